@@ -1,0 +1,60 @@
+# make demo    from nothing to a video: installs, builds the small `shapes` cascade, writes demo.mp4
+# make test    installs the development tools and runs every test this machine can run
+# make lint    style, types and import rules; `make format` mends what can be mended
+# make clean   removes what the other targets made; built cascades stay (make distclean removes .venv too)
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format clean distclean
+
+VENV := .venv
+BIN := $(VENV)/bin
+# The first interpreter that is new enough and can make a virtual environment; `make PYTHON=… demo` picks another.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.10 python3; do \
+	$$p -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1 && echo $$p && break; done)
+PROMPT ?= a small red circle moving right
+# Only files that git would keep, so a build folder is never linted. Empty outside a clone.
+CXX_FILES = $(shell git ls-files -co --exclude-standard -- '*.cc' '*.cu' '*.cuh' '*.h' '*.hpp' 2>/dev/null)
+
+help:
+	@sed -n '/^# make/s/^# //p' Makefile
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "make: no Python with venv found; Python 3.10 or newer is needed; install it or run make PYTHON=/path/to/python3" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# One stamp per set of extras: pip runs again only after pyproject.toml changed or .venv was remade.
+$(VENV)/.installed-demo: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -e '.[ort,export]'
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -e '.[ort,export,dev]'
+	@touch $@ $(VENV)/.installed-demo
+
+demo: $(VENV)/.installed-demo
+	$(BIN)/python export/build.py shapes
+	$(BIN)/edgereel generate engines/shapes -p "$(PROMPT)" -o demo.mp4
+	@echo "The video is $(CURDIR)/demo.mp4"
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	PYTHONPATH=runtime:export $(BIN)/lint-imports
+	$(if $(CXX_FILES),$(BIN)/clang-format --dry-run --Werror $(CXX_FILES))
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+	$(if $(CXX_FILES),$(BIN)/clang-format -i $(CXX_FILES))
+
+clean:
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis demo.mp4
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV) runtime/*.egg-info export/*.egg-info *.egg-info

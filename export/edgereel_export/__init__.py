@@ -1,0 +1,1 @@
+"""The export side of Edgereel: trained PyTorch stages to a cascade folder."""

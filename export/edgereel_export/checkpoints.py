@@ -1,0 +1,116 @@
+"""Reads the folders of trained stages: config.json and weights, never a full unpickle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from edgereel.errors import InputError
+
+__all__ = ["fill", "read_config", "read_weights"]
+
+_NAMES = (
+    "diffusion_pytorch_model.safetensors",
+    "model.safetensors",
+    "diffusion_pytorch_model.bin",
+    "pytorch_model.bin",
+)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config.json of one stage.
+
+    Raises:
+        InputError: the folder or its config.json is missing or not JSON.
+    """
+    path = folder / "config.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(
+            f"checkpoint: {path} cannot be read ({error.strerror}); expected a folder per stage "
+            f"with config.json and weights. Give the checkpoint's top folder with --checkpoint."
+        ) from None
+    except ValueError as error:
+        raise InputError(
+            f"checkpoint: {path} is not JSON ({error}). Copy the checkpoint again."
+        ) from None
+    if not isinstance(values, dict):
+        raise InputError(f"checkpoint: {path} holds no JSON object. Copy the checkpoint again.")
+    return values
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """The tensors of one stage by key, from safetensors, or from a pickle of tensors only.
+
+    Raises:
+        InputError: no weight file, or it is truncated or holds more than tensors.
+    """
+    found = [folder / name for name in _NAMES if (folder / name).is_file()]
+    if not found:
+        raise InputError(
+            f"checkpoint: {folder} holds no weights; expected one of {', '.join(_NAMES)}. "
+            f"Copy the checkpoint again."
+        )
+    path = found[0]
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        values = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError) as error:
+        raise InputError(
+            f"checkpoint: {path} cannot be read ({_first_line(error)}); expected a complete weight "
+            f"file. It may be half downloaded; copy it again."
+        ) from None
+    except Exception as error:  # torch's UnpicklingError has no public base of its own
+        raise InputError(
+            f"checkpoint: {path} is not a file of tensors only ({_first_line(error)}). Convert it "
+            f"to safetensors with the tool that wrote it."
+        ) from None
+    return dict(values)
+
+
+def fill(module: nn.Module, weights: Mapping[str, Tensor], place: Path) -> None:
+    """Load `weights` into `module`, every key and shape, and set it to evaluation.
+
+    Raises:
+        InputError: names up to five missing, unknown and differently shaped keys.
+    """
+    own = module.state_dict()
+    weights = {key: value for key, value in weights.items() if not key.endswith("position_ids")}
+    wrong = [
+        f"{key} is {list(value.shape)}, expected {list(own[key].shape)}"
+        for key, value in weights.items()
+        if key in own and value.shape != own[key].shape
+    ]
+    problems = [
+        _listed("missing keys", sorted(own.keys() - weights.keys())),
+        _listed("unknown keys", sorted(weights.keys() - own.keys())),
+        _listed("wrong shapes", wrong),
+    ]
+    told = "; ".join(problem for problem in problems if problem)
+    if told:
+        raise InputError(
+            f"checkpoint: the weights in {place} do not fit {type(module).__name__}: {told}. "
+            f"Check that config.json and weights belong together and to this system."
+        )
+    module.load_state_dict(weights)
+    module.float().eval().requires_grad_(False)
+
+
+def _listed(what: str, items: list[str]) -> str:
+    if not items:
+        return ""
+    more = f" and {len(items) - 5} more" if len(items) > 5 else ""
+    return f"{what}: {', '.join(items[:5])}{more}"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,162 @@
+"""`python export/build.py`: trained stages to a cascade folder, and a folder to engines.
+
+    build.py shapes                          the small trained cascade that comes with Edgereel
+    build.py make-a-video --checkpoint DIR   your own stages
+    build.py compile engines/NAME            TensorRT engines for a folder that is there already
+
+Exit codes: 0 done; 1 something failed; 2 the command or a checkpoint is wrong; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from edgereel.errors import Cancelled, EdgereelError, InputError, PlanError
+
+__all__ = ["main"]
+
+_SHORT = {"shapes": ("make-a-video", "shapes")}  # command word: system and --size
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code of the command line `argv`, or of this process's."""
+    options = _parser().parse_args(argv)
+    try:
+        _run(options)
+    except (KeyboardInterrupt, Cancelled):
+        print("build.py: interrupted; nothing was written.", file=sys.stderr)
+        return 130
+    except EdgereelError as error:
+        if options.debug:
+            traceback.print_exc()
+        print(f"build.py: error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, InputError | PlanError) else 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="build.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("system", metavar="SYSTEM", help="make-a-video, shapes, or compile")
+    add("folder", nargs="?", type=Path, help="the cascade folder, for compile")
+    add("--checkpoint", type=Path, metavar="DIR", help="top folder of the trained stages")
+    add("--size", help="a checkpoint that comes with Edgereel, instead of --checkpoint")
+    add("--out", type=Path, metavar="DIR", help="folder to write (default: engines/NAME)")
+    add("--backend", choices=("ort", "trt"), default="ort", help="trt also compiles engines")
+    add("--precision", choices=("fp16", "fp32"), default="fp16", help="of the engines")
+    add(
+        "--compute-capability",
+        action="append",
+        metavar="X.Y",
+        help="GPU to compile for, repeatable (default: this GPU, or all that are supported)",
+    )
+    add("--workspace", type=int, metavar="MiB", help="most scratch memory of a kernel")
+    add("--optimization-level", type=int, metavar="0-5", help="effort of the engine builder")
+    add("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> None:
+    if options.system == "compile":
+        if options.folder is None:
+            raise InputError(
+                "compile needs a cascade folder, for example `build.py compile engines/shapes`."
+            )
+        _compile(options.folder, options)
+        return
+    if options.folder is not None:
+        raise InputError(
+            f"unexpected argument {str(options.folder)!r}; only compile takes a folder. "
+            f"Use --checkpoint for trained stages and --out for the folder to write."
+        )
+    out = _export(options)
+    if options.backend == "trt":
+        _compile(out, options)
+
+
+def _export(options: argparse.Namespace) -> Path:
+    """The folder of the exported cascade."""
+    from .folder import check_out, write_folder
+    from .systems import system
+
+    name, size = _SHORT.get(options.system, (options.system, options.size))
+    module = system(name)
+    checkpoint = _checkpoint(options.checkpoint, size, module.CHECKPOINTS)
+    label = options.system if options.system in _SHORT else f"{name}-{size or checkpoint.name}"
+    out: Path = options.out or Path("engines") / label
+    out.parent.mkdir(parents=True, exist_ok=True)
+    check_out(out)
+    cascade = module.load(checkpoint)
+    with tqdm(unit="graph", desc="export") as bar:
+
+        def progress(graph: str, done: int, total: int) -> None:
+            bar.total = total
+            bar.set_postfix_str(graph, refresh=False)
+            bar.update(done - bar.n)
+
+        write_folder(cascade, out, name=label, system=name, progress=progress)
+    print(f"{out}: cascade {label}, ready for `edgereel generate {out}`")
+    return out
+
+
+def _checkpoint(given: Path | None, size: str | None, own: dict[str, Path]) -> Path:
+    if given is not None and size is not None:
+        raise InputError("--checkpoint and --size exclude each other. Give one of them.")
+    if given is not None:
+        if not given.is_dir():
+            raise InputError(
+                f"--checkpoint {given} is no folder; expected the top folder of trained stages. "
+                f"Correct the path."
+            )
+        return given
+    if size in own:
+        return own[size]
+    raise InputError(
+        f"--size is {size!r}; expected one of {', '.join(own)}, or --checkpoint DIR with your own "
+        f"trained stages."
+    )
+
+
+def _compile(folder: Path, options: argparse.Namespace) -> None:
+    """Engines for every graph of a folder, with a progress bar, then the report table."""
+    from .trt import Options, build
+    from .trt_report import table
+
+    capabilities = tuple(options.compute_capability) if options.compute_capability else None
+    chosen = Options(
+        precision=options.precision,
+        compute_capabilities=capabilities,
+        workspace_mib=options.workspace,
+        optimization_level=options.optimization_level,
+    )
+    with tqdm(total=100, unit="%", desc="compile", bar_format=_BAR) as bar:
+        result = build(folder, chosen, progress=_shown(bar))
+    print(table(result.build))
+    if result.cached:
+        print("nothing to compile: this build was there already")
+
+
+_BAR = "{desc}: {n:.0f}%|{bar}| {elapsed}, {remaining} left{postfix}"
+
+
+def _shown(bar: tqdm[Any]) -> Callable[[Any], None]:
+    def progress(state: Any) -> None:
+        bar.set_postfix_str(f"{state.graph} {state.phase}", refresh=False)
+        bar.update(100 * state.done - bar.n)
+
+    return progress
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""Writes a cascade folder: graphs, schedules, tokenizer, golden vectors and plan.json."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from edgereel import plan
+from edgereel.errors import OutputError
+from edgereel.files import all_or_nothing, check_place
+
+from .graph import export
+from .systems import Cascade
+
+__all__ = ["check_out", "write_folder"]
+
+
+def write_folder(
+    cascade: Cascade,
+    out: Path,
+    *,
+    name: str,
+    system: str,
+    description: str = "",
+    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> plan.Plan:
+    """The plan of `cascade`, written with everything it needs as the folder `out`.
+
+    The folder appears whole. A folder that is already there is replaced only if it is a cascade
+    folder; its builds/ stay, since their keys say whether they still fit.
+
+    Args:
+        cascade: the loaded stages.
+        out: the folder to make.
+        name: name of the cascade.
+        system: name of the system.
+        description: one sentence for people.
+        progress: called with (graph, graphs done, graphs in all).
+
+    Raises:
+        OutputError: `out` cannot be written, or is something else than a cascade folder.
+        EngineError: a graph differs from PyTorch.
+    """
+    check_out(out)
+    with all_or_nothing(out) as folder:
+        graphs = {}
+        sources = cascade.graphs()
+        for done, (key, graph) in enumerate(sources.items()):
+            progress(key, done, len(sources))
+            graphs[key] = export(graph, key, folder)
+        progress("", len(sources), len(sources))
+        schedules = {}
+        (folder / "schedules").mkdir()
+        for key, table in cascade.schedules().items():
+            np.save(folder / "schedules" / f"{key}.npy", table, allow_pickle=False)
+            schedules[key] = plan.ScheduleSpec(file=f"schedules/{key}.npy")
+        shutil.copyfile(cascade.tokenizer, folder / "tokenizer.json")
+        tokenizer = plan.TokenizerSpec(
+            file="tokenizer.json", length=cascade.length, pad_id=cascade.pad_id
+        )
+        document = plan.Document(
+            format=plan.FORMAT,
+            name=name,
+            system=system,
+            description=description,
+            files=_hashes(folder),
+            graphs=graphs,
+            schedules=schedules,
+            tokenizers={"bpe": tokenizer},
+            modes=cascade.modes(),
+        )
+        (folder / "plan.json").write_bytes(plan.encode(document))
+        if (out / "builds").is_dir():
+            shutil.copytree(out / "builds", folder / "builds", copy_function=os.link)
+    return plan.load(out)
+
+
+def check_out(out: Path) -> None:
+    """Refuses, before any work, a place where no cascade folder can be made.
+
+    Raises:
+        OutputError: it cannot be written, or is something else than a cascade folder.
+    """
+    if out.exists() and not (out / "plan.json").is_file() and (out.is_file() or any(out.iterdir())):
+        raise OutputError(
+            f"{out} exists and is no cascade folder (it has no plan.json); expected a new path or "
+            f"a cascade folder to replace. Choose another --out."
+        )
+    check_place(out)
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """sha256 of every file below `folder`, by relative path."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }

@@ -1,0 +1,144 @@
+"""PyTorch modules to ONNX files with reference vectors, checked against PyTorch as they are made."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+from edgereel.errors import EngineError
+from edgereel.plan import DType, GraphSpec, TensorSpec
+
+__all__ = ["OPSET", "TOLERANCE", "Graph", "export"]
+
+OPSET = 23  # the first with the Attention op
+TOLERANCE = 1e-4  # max abs difference of ONNX Runtime and PyTorch in float32
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A module, example inputs by name, output names, and names of the free axes.
+
+    `free` maps an input to {axis: symbol}; the example decides all other sizes. An output axis of
+    the size a free symbol has in the example is free too when `free` names the output.
+    """
+
+    module: nn.Module
+    inputs: Mapping[str, Tensor]
+    outputs: Sequence[str]
+    free: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+
+
+def export(graph: Graph, name: str, folder: Path) -> GraphSpec:
+    """The plan's entry for `graph`, written as graphs/<name>.onnx with golden/<name>.npz.
+
+    Args:
+        graph: what to export.
+        name: file stem.
+        folder: the cascade folder being written.
+
+    Raises:
+        EngineError: ONNX Runtime's outputs differ from PyTorch's by more than TOLERANCE.
+    """
+    module = graph.module.eval()
+    inputs = tuple(graph.inputs.values())
+    with torch.no_grad():
+        out = module(*inputs)
+    outputs = dict(zip(graph.outputs, out if isinstance(out, tuple) else (out,), strict=True))
+    path = folder / "graphs" / f"{name}.onnx"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            module,
+            inputs,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(graph.inputs),
+            output_names=list(graph.outputs),
+            dynamic_shapes=_dynamic(graph),
+            verbose=False,
+        )
+        assert program is not None
+        program.save(path, external_data=True)
+    data = path.with_name(path.name + ".data")
+    golden = folder / "golden" / f"{name}.npz"
+    _write_golden(golden, graph.inputs, outputs)
+    _check(path, name, graph.inputs, outputs)
+    return GraphSpec(
+        file=f"graphs/{name}.onnx",
+        inputs=_specs(graph, graph.inputs),
+        outputs=_specs(graph, outputs),
+        weights=(f"graphs/{data.name}",) if data.exists() else (),
+        golden=f"golden/{name}.npz",
+    )
+
+
+def _dynamic(graph: Graph) -> tuple[object, ...]:
+    """torch.export's dynamic_shapes; variadic inputs (conditions) go into one last tuple."""
+    dims = [{axis: Dim.AUTO for axis in graph.free.get(name, {})} for name in graph.inputs]
+    named = _positional(graph.module)
+    return (*dims[:named], tuple(dims[named:])) if named < len(dims) else tuple(dims)
+
+
+def _positional(module: nn.Module) -> int:
+    """Number of named positional arguments of the module's forward."""
+    code = type(module).forward.__code__
+    return code.co_argcount - 1
+
+
+def _specs(graph: Graph, tensors: Mapping[str, Tensor]) -> dict[str, TensorSpec]:
+    specs = {}
+    for name, tensor in tensors.items():
+        symbols = graph.free.get(name, {})
+        shape = tuple(symbols.get(axis, size) for axis, size in enumerate(tensor.shape))
+        dtype = cast(DType, str(tensor.dtype).removeprefix("torch."))
+        specs[name] = TensorSpec(dtype=dtype, shape=shape)
+    return specs
+
+
+def _write_golden(path: Path, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arrays = {f"in.{name}": tensor.numpy() for name, tensor in inputs.items()}
+    arrays |= {f"out.{name}": tensor.numpy() for name, tensor in outputs.items()}
+    np.savez_compressed(path, allow_pickle=False, **arrays)
+
+
+def _check(
+    path: Path, name: str, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]
+) -> None:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    feeds = {key: tensor.numpy() for key, tensor in inputs.items()}
+    for (key, expected), got in zip(
+        outputs.items(), session.run(list(outputs), feeds), strict=True
+    ):
+        error = np.abs(expected.numpy().astype(np.float64) - got.astype(np.float64)).max()
+        limit = 1.0 if expected.dtype == torch.uint8 else TOLERANCE  # a level may round over
+        if not error <= limit:
+            raise EngineError(
+                f"graph {name!r}: output {key!r} on ONNX Runtime differs from PyTorch by "
+                f"{error:.2e}, expected at most {limit:.0e}. Report the module and the versions of "
+                f"torch and onnxruntime; do not use the file."
+            )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's advice about its own internals."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+    logger.setLevel(level)

@@ -1,0 +1,151 @@
+"""What happens between the networks of a cascade, as modules, so that the runtime need not know."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .text_proj import TextProj
+from .unet import UNet
+
+__all__ = [
+    "DecoderCondition",
+    "FrameBatch",
+    "InterpolationCondition",
+    "KeepKnown",
+    "Pixels",
+    "TextEncoder",
+    "Upsample",
+    "upsample_matrix",
+]
+
+
+class TextEncoder(nn.Module):
+    """A transformers CLIP text model with plain inputs and outputs."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """States f32 [G, L, D] and projected embedding f32 [G, D] of ids i64 [G, L]."""
+        out = self.model(input_ids=ids, attention_mask=mask.long())
+        return out.last_hidden_state, out.text_embeds
+
+
+class DecoderCondition(nn.Module):
+    """Everything D^t is told, computed once: prior output, text and frame rate.
+
+    Row 0 of the declared guidance rows is the unconditional one and gets the learned null
+    embedding in place of the image embedding, as Karlo does.
+    """
+
+    def __init__(self, proj: TextProj, unet: UNet, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        assert unet.fps_embedding is not None
+        self.proj, self.fps_embedding = proj, unet.fps_embedding
+        self.mean, self.std = nn.Buffer(mean), nn.Buffer(std)
+
+    def forward(
+        self, image: Tensor, embeds: Tensor, states: Tensor, mask: Tensor, row: Tensor, fps: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens [G, M, C], bias [G, M] and added vector [G, E].
+
+        Args:
+            image: f32 [1, D], normalised image embedding of the prior.
+            embeds, states, mask: text, [G, D], [G, L, D], [G, L].
+            row: i64 [G], declared index of each row.
+            fps: f32 [1].
+        """
+        null = self.proj.learned_classifier_free_guidance_embeddings
+        image = torch.where((row == 0)[:, None], null, image * self.std + self.mean)
+        tokens, bias, emb = self.proj(image, embeds, states, mask)
+        return tokens, bias, emb + self.fps_embedding(fps)
+
+
+class InterpolationCondition(nn.Module):
+    """Everything ↑F is told: the text and image of the last row, and known frames with a mask."""
+
+    def __init__(self, decoder: DecoderCondition, frames: int, skip: int) -> None:
+        super().__init__()
+        self.decoder, self.frames, self.skip = decoder, frames, skip
+
+    def forward(
+        self,
+        clip: Tensor,
+        image: Tensor,
+        embeds: Tensor,
+        states: Tensor,
+        mask: Tensor,
+        fps: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Known frames and mask [1, 4, F, H, W] (1 = masked), tokens, bias and added vector.
+
+        Args:
+            clip: f32 [1, 3, F', H, W], the given frames, put at 0, skip, 2 skip, ...
+            image, embeds, states, mask, fps: as for DecoderCondition; only the last row is used.
+        """
+        row = torch.ones(1, dtype=torch.int64)
+        told = self.decoder(image, embeds[-1:], states[-1:], mask[-1:], row, fps)
+        spread = _spread(clip.clamp(-1, 1), self.skip)
+        given = torch.zeros(1, 1, self.frames, 1, 1)
+        given[:, :, :: self.skip] = 1
+        hidden = (1 - given).expand(-1, -1, -1, *clip.shape[3:])
+        return (torch.cat([spread, hidden], 1), *told)
+
+
+class KeepKnown(nn.Module):
+    """The interpolated video with the given frames put back: [1, 3, F, H, W]."""
+
+    def __init__(self, skip: int) -> None:
+        super().__init__()
+        self.skip = skip
+
+    def forward(self, video: Tensor, clip: Tensor) -> Tensor:
+        """video f32 [1, 3, F, H, W], clip f32 [1, 3, F', H, W]."""
+        given = torch.zeros(1, 1, video.shape[2], 1, 1)
+        given[:, :, :: self.skip] = 1
+        return torch.where(given > 0, _spread(clip, self.skip), video).clamp(-1, 1)
+
+
+def _spread(clip: Tensor, skip: int) -> Tensor:
+    """Zero frames between the frames of clip [B, C, F, H, W]: skip*(F-1)+1 frames."""
+    frames = F.pad(clip.unsqueeze(3), (0, 0, 0, 0, 0, skip - 1)).flatten(2, 3)
+    return frames[:, :, : frames.shape[2] - skip + 1]
+
+
+def upsample_matrix(size: int, scale: int) -> Tensor:
+    """f32 [scale*size, size]: bicubic, antialiased, align_corners False, as Karlo resizes."""
+    eye = torch.eye(size)[None, None]
+    up = F.interpolate(eye, size=(size * scale, size), mode="bicubic", antialias=True)
+    return up[0, 0]
+
+
+class Upsample(nn.Module):
+    """[..., H, W] -> [..., scale*H, scale*W] by two matrix products."""
+
+    def __init__(self, size: int, scale: int) -> None:
+        super().__init__()
+        self.matrix = nn.Buffer(upsample_matrix(size, scale))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """f32 [..., H, W] -> f32 [..., scale*H, scale*W], clipped to -1..1 before."""
+        return self.matrix @ x.clamp(-1, 1) @ self.matrix.T
+
+
+class FrameBatch(nn.Module):
+    """[1, C, F, H, W] -> [F, C, H, W], the frames as a batch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """f32 [1, C, F, H, W] -> f32 [F, C, H, W]."""
+        return x[0].transpose(0, 1)
+
+
+class Pixels(nn.Module):
+    """[-1, 1] -> u8 [F, H, W, 3], rounded to the nearest level."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """f32 [F, 3, H, W] -> u8 [F, H, W, 3]."""
+        levels = (x.clamp(-1, 1) * 127.5 + 127.5).round()
+        return levels.permute(0, 2, 3, 1).to(torch.uint8)

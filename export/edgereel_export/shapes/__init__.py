@@ -1,0 +1,1 @@
+"""The `shapes` world: the small trained cascade that the repository ships and how it is trained."""

@@ -1,0 +1,126 @@
+"""Captions of the `shapes` world in varied plain English.
+
+Training captions come from `caption`. `held_out` builds other sentences from the same words; its
+sentence patterns are never used in training.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .world import COLOURS, MOTIONS, SHAPES, SIZES, Scenes
+
+__all__ = ["all_captions", "caption", "held_out", "plain"]
+
+_SIZE_WORDS = {"small": ("small", "little", "tiny"), "large": ("large", "big", "huge")}
+_SHAPE_WORDS = {
+    "circle": ("circle", "disc", "ball"),
+    "square": ("square", "box"),
+    "triangle": ("triangle",),
+}
+_COLOUR_WORDS = {"purple": ("purple", "violet")}
+_VERBS = (
+    ("moving", "moves"),
+    ("drifting", "drifts"),
+    ("sliding", "slides"),
+    ("gliding", "glides"),
+    ("going", "goes"),
+    ("travelling", "travels"),
+    ("heading", "heads"),
+    ("floating", "floats"),
+)
+_WAYS = {
+    "left": ("left", "to the left", "leftward", "towards the left", "leftwards"),
+    "right": ("right", "to the right", "rightward", "towards the right", "rightwards"),
+    "up": ("up", "upward", "to the top", "towards the top", "upwards"),
+    "down": ("down", "downward", "to the bottom", "towards the bottom", "downwards"),
+}
+_ACROSS = {
+    "left": "from right to left",
+    "right": "from left to right",
+    "up": "from bottom to top",
+    "down": "from top to bottom",
+}
+_STILL = (
+    "standing still",
+    "stands still",
+    "not moving",
+    "at rest",
+    "that does not move",
+    "staying in place",
+    "is still",
+    "resting",
+    "motionless",
+    "stays still",
+)
+_PLACES = ("", "", "", " on a dark background", " in the dark", " on black")
+
+
+def _pick(rng: np.random.Generator, options: tuple[str, ...]) -> str:
+    return options[int(rng.integers(len(options)))]
+
+
+def _words(scenes: Scenes, index: int, rng: np.random.Generator) -> tuple[str, str, str, str]:
+    size = list(SIZES)[int(scenes.size[index])]
+    colour = list(COLOURS)[int(scenes.colour[index])]
+    shape = SHAPES[int(scenes.shape[index])]
+    motion = list(MOTIONS)[int(scenes.motion[index])]
+    said_size = _pick(rng, _SIZE_WORDS[size]) if rng.random() < 0.6 else ""
+    said_shape = shape if rng.random() < 0.6 else _pick(rng, _SHAPE_WORDS[shape])
+    return said_size, _pick(rng, _COLOUR_WORDS.get(colour, (colour,))), said_shape, motion
+
+
+def _motion_phrase(motion: str, rng: np.random.Generator) -> str:
+    if motion == "still":
+        return _pick(rng, _STILL)
+    verb = _pick(rng, _VERBS[int(rng.integers(len(_VERBS)))])
+    way = _ACROSS[motion] if rng.random() < 0.12 else _pick(rng, _WAYS[motion])
+    return f"{verb} {way}"
+
+
+def caption(scenes: Scenes, index: int, rng: np.random.Generator) -> str:
+    """A training caption of one scene; now and then the motion or the size is left unsaid."""
+    size, colour, shape, motion = _words(scenes, index, rng)
+    thing = " ".join(word for word in (size, colour, shape) if word)
+    article = _pick(rng, ("a ", "a ", "a ", "the ", "", "one "))
+    draw = rng.random()
+    if draw < 0.08:
+        text = f"{article}{thing}"
+    elif draw < 0.16:
+        text = f"{article}{shape} that is {colour}, {_motion_phrase(motion, rng)}"
+    elif draw < 0.24:
+        text = f"{_motion_phrase(motion, rng)}: {article}{thing}"
+    elif draw < 0.32:
+        lead = _pick(rng, ("a video of ", "an animation of ", "a clip of "))
+        text = f"{lead}{article}{thing} {_motion_phrase(motion, rng)}"
+    else:
+        text = f"{article}{thing} {_motion_phrase(motion, rng)}"
+    text += _pick(rng, _PLACES)
+    text = text[0].upper() + text[1:] if rng.random() < 0.15 else text
+    return text + "." if rng.random() < 0.15 else text
+
+
+def held_out(colour: str, shape: str, motion: str, rng: np.random.Generator) -> str:
+    """A sentence pattern kept out of training, made of training words."""
+    phrase = _motion_phrase(motion, rng)
+    pattern = _pick(
+        rng,
+        (
+            "{phrase} is a {colour} {shape}",
+            "on a dark background, a {colour} {shape} {phrase}",
+            "one {shape}, {colour}, {phrase}",
+            "a {colour} {shape}. the {shape} {phrase}",
+            "a {colour} {shape} is {phrase} in a video",
+        ),
+    )
+    return pattern.format(phrase=phrase, colour=colour, shape=shape)
+
+
+def plain(colour: str, shape: str, motion: str) -> str:
+    """The plainest caption, as the benchmark and the README use it."""
+    return f"a {colour} {shape} " + ("standing still" if motion == "still" else f"moving {motion}")
+
+
+def all_captions(count: int, scenes: Scenes, rng: np.random.Generator) -> list[str]:
+    """One caption for each of the first `count` scenes."""
+    return [caption(scenes, index, rng) for index in range(count)]

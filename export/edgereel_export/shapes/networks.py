@@ -1,0 +1,72 @@
+"""The networks of the `shapes` cascade: their sizes, and how they are made, saved and loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModelWithProjection,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+)
+
+from ..modules.prior import Prior, PriorConfig
+from ..modules.text_proj import TextProj, TextProjConfig
+from ..modules.unet import UNet, UNetConfig
+
+__all__ = ["CHECKPOINT", "LENGTH", "build", "null_rows"]
+
+CHECKPOINT = Path(__file__).with_name("checkpoint")
+LENGTH = 32  # tokens of a prompt
+_DIM = 96  # CLIP embedding width
+_CROSS = 64
+_PIXEL = {"layers_per_block": 1, "groups": 8, "head_dim": 16}
+_D = {
+    "out_channels": 3,
+    "block_out_channels": (32, 48, 96),
+    "attention": (False, True, True),
+    "cross_dim": _CROSS,
+    "fps": True,
+    **_PIXEL,
+}
+_SR = {"in_channels": 6, "out_channels": 3, "scale_shift": False, **_PIXEL}
+_CLIP = {
+    "hidden_size": _DIM,
+    "intermediate_size": 4 * _DIM,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "projection_dim": _DIM,
+}
+CONFIGS: dict[str, Any] = {
+    "prior": PriorConfig(4, 32, 4, _DIM, LENGTH),
+    "text_proj": TextProjConfig(_DIM, _DIM, 128, _CROSS),
+    "decoder": UNetConfig(in_channels=3, **_D),
+    "interpolation_text_proj": TextProjConfig(_DIM, _DIM, 128, _CROSS),
+    "interpolation": UNetConfig(in_channels=7, **_D),
+    "super_res_low": UNetConfig(block_out_channels=(16, 32, 64), **_SR),
+    "super_res_high": UNetConfig(block_out_channels=(8, 16, 32), temporal=False, **_SR),
+}
+
+
+def build(name: str, vocabulary: int = 512) -> nn.Module:
+    """A freshly initialised network of the cascade by its folder name."""
+    if name == "text_encoder":
+        ids = {"bos_token_id": 2, "eos_token_id": 1, "pad_token_id": 0}
+        text = CLIPTextConfig(vocab_size=vocabulary, max_position_embeddings=LENGTH, **ids, **_CLIP)
+        return CLIPTextModelWithProjection(text)
+    if name == "image_encoder":
+        return CLIPVisionModelWithProjection(CLIPVisionConfig(image_size=32, patch_size=8, **_CLIP))
+    config = CONFIGS[name]
+    kind = {PriorConfig: Prior, TextProjConfig: TextProj, UNetConfig: UNet}[type(config)]
+    module = kind(config)
+    assert isinstance(module, nn.Module)
+    return module
+
+
+def null_rows(values: torch.Tensor, null: torch.Tensor, drop: torch.Tensor) -> torch.Tensor:
+    """`values` [B, ...] with the rows of `drop` bool [B] replaced by `null` [...]."""
+    return torch.where(drop.view(-1, *[1] * (values.ndim - 1)), null, values)

@@ -1,0 +1,82 @@
+"""The denoising step as one module: network, guidance and update (DESIGN: the denoise graph)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["DenoiseStep", "Prediction"]
+
+Prediction = Literal["epsilon", "v", "x0"]
+
+
+@dataclass(frozen=True)
+class StepConfig:
+    """What a network predicts and whether the predicted x0 is clipped to [-clip, clip]."""
+
+    prediction: Prediction
+    clip: float | None = None
+
+
+class DenoiseStep(nn.Module):
+    """One row of a schedule applied to x: (x, row, weights, prev, noise, conditions) -> (x_next, x0).
+
+    The network is called once on G*B rows as `network(x, t, *conditions)`; everything around it is
+    float32. See `edgereel.schedule.ROW` for the columns of `row`.
+    """
+
+    def __init__(self, network: nn.Module, config: StepConfig) -> None:
+        super().__init__()
+        self.network, self.config = network, config
+
+    def forward(
+        self,
+        x: Tensor,
+        row: Tensor,
+        weights: Tensor,
+        prev: Tensor,
+        noise: Tensor,
+        *conditions: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """x_next and x0, both f32 like x.
+
+        Args:
+            x: f32 [B, ...], state at the row's timestep, variance preserving.
+            row: f32 [16], a row of a schedule.
+            weights: f32 [G], guidance weights.
+            prev: f32 like x, x0 of the step before.
+            noise: f32 like x, fresh normal draws.
+            conditions: leading axis G*B, row order as in `weights`.
+        """
+        _, alpha, sigma, c_x0, c_eps, c_prev, c_noise, _, _, x_scale = row[:10].unbind()
+        x = x * x_scale
+        m = self._guided(x, row[:1], weights, conditions)
+        if self.config.prediction == "epsilon":
+            x0 = (x - sigma * m) / alpha
+        elif self.config.prediction == "v":
+            x0 = alpha * x - sigma * m
+        else:
+            x0 = m
+        if self.config.clip is not None:
+            x0 = x0.clamp(-self.config.clip, self.config.clip)
+        clean = self.config.clip is None
+        if self.config.prediction == "epsilon" and clean:
+            eps = m
+        elif self.config.prediction == "v" and clean:
+            eps = alpha * m + sigma * x
+        else:
+            eps = (x - alpha * x0) / sigma
+        return c_x0 * x0 + c_eps * eps + c_prev * prev + c_noise * noise, x0
+
+    def _guided(
+        self, x: Tensor, t: Tensor, weights: Tensor, conditions: tuple[Tensor, ...]
+    ) -> Tensor:
+        """sum_g weights[g] * network(x, t, conditions of row g)."""
+        groups = weights.shape[0]
+        rows = x.unsqueeze(0).expand(groups, *x.shape).flatten(0, 1)
+        out = self.network(rows, t.expand(rows.shape[0]), *conditions).float()
+        out = out.unflatten(0, (groups, -1))
+        return (weights.view(-1, *[1] * x.ndim) * out).sum(0)

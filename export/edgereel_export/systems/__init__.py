@@ -1,0 +1,60 @@
+"""The systems that can be exported, one module each: load, graphs, modes and tiny."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol
+
+from edgereel.errors import InputError
+from edgereel.plan import Mode
+
+from ..graph import Graph
+
+__all__ = ["SYSTEMS", "Cascade", "system"]
+
+SYSTEMS = {"make-a-video": "edgereel_export.systems.make_a_video"}
+
+
+class Cascade(Protocol):
+    """A loaded cascade, ready to be written as a folder."""
+
+    tokenizer: Path
+    length: int
+    pad_id: int
+
+    def graphs(self) -> dict[str, Graph]:
+        """Every graph by name, with example inputs."""
+
+    def schedules(self) -> dict[str, object]:
+        """alphas_cumprod, f64 [T], by name."""
+
+    def modes(self) -> dict[str, Mode]:
+        """What a user can ask for; the first is the default."""
+
+
+class System(Protocol):
+    """What a module of SYSTEMS offers."""
+
+    CHECKPOINTS: dict[str, Path]
+
+    def load(self, checkpoint: Path) -> Cascade:
+        """The cascade of a checkpoint folder."""
+
+    def tiny(self, folder: Path) -> Cascade:
+        """The same cascade, very small, with random weights; may write files into `folder`."""
+
+
+def system(name: str) -> System:
+    """The module of a system.
+
+    Raises:
+        InputError: there is no such system.
+    """
+    if name not in SYSTEMS:
+        raise InputError(
+            f"unknown system {name!r}; expected one of {', '.join(SYSTEMS)}, or shapes. "
+            f"Choose one of these."
+        )
+    module: System = import_module(SYSTEMS[name])  # type: ignore[assignment]
+    return module

@@ -1,0 +1,331 @@
+"""Make-A-Video (arXiv:2209.14792): SR_h after SR_l^t after ↑F after D^t after P after CLIP text.
+
+A checkpoint is a folder with `cascade.json` (a Profile) and one folder per stage, each with a
+config.json and weights: text_encoder, prior, text_proj, decoder, interpolation,
+interpolation_text_proj, super_res_low, super_res_high, and tokenizer/tokenizer.json.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
+from edgereel.errors import InputError
+from edgereel.plan import Mode
+from edgereel.schedule import alphas_cumprod_cosine
+
+from ..checkpoints import fill, read_config, read_weights
+from ..graph import Graph
+from ..modules import glue
+from ..modules.prior import Prior, PriorConfig
+from ..modules.text_proj import TextProj, TextProjConfig
+from ..modules.unet import UNet, UNetConfig
+from ..shapes.networks import CHECKPOINT
+from ..step import DenoiseStep, Prediction, StepConfig
+from .make_a_video_plan import Widths, modes
+
+__all__ = ["CHECKPOINTS", "MakeAVideo", "Profile", "load", "tiny"]
+
+CHECKPOINTS = {"shapes": CHECKPOINT}  # --size NAME: checkpoints that come with Edgereel
+
+
+class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the stages' configs do not say: cascade.json of a checkpoint.
+
+    size: side of D^t's frames in pixels. frames: of D^t. skip: ↑F makes (frames-1)*skip+1 frames.
+    scale_low, scale_high: factors of SR_l^t and SR_h. steps, guidance: defaults by stage.
+    fps: default frame rate of the video. prediction: of the pixel networks.
+    """
+
+    name: str
+    description: str
+    size: int
+    frames: int
+    skip: int
+    scale_low: int
+    scale_high: int
+    prediction: Prediction
+    fps: float
+    steps: dict[str, int]
+    guidance: dict[str, float]
+    chunk: int = 4
+
+    @property
+    def length(self) -> int:
+        """Frames of the whole video."""
+        return (self.frames - 1) * self.skip + 1
+
+
+@dataclass
+class MakeAVideo:
+    """The loaded stages of one checkpoint."""
+
+    profile: Profile
+    networks: dict[str, nn.Module]
+    tokenizer: Path
+    pad_id: int
+
+    @property
+    def length(self) -> int:
+        """Tokens of a prompt."""
+        return self.prior.config.tokens
+
+    @property
+    def prior(self) -> Prior:
+        """The prior P."""
+        prior = self.networks["prior"]
+        assert isinstance(prior, Prior)
+        return prior
+
+    def unet(self, name: str) -> UNet:
+        """One of the pixel networks."""
+        unet = self.networks[name]
+        assert isinstance(unet, UNet)
+        return unet
+
+    def schedules(self) -> dict[str, object]:
+        """The cosine schedule, for all stages."""
+        return {"cosine": alphas_cumprod_cosine()}
+
+    def modes(self) -> dict[str, Mode]:
+        """What a user can ask for."""
+        config = self.text_proj("text_proj").config
+        widths = Widths(
+            self.length,
+            config.clip_embeddings_dim,
+            config.clip_extra_context_tokens,
+            config.cross_attention_dim,
+            config.time_embed_dim,
+        )
+        return modes(self.profile, widths)
+
+    def text_proj(self, name: str) -> TextProj:
+        """The projections of D^t or of ↑F."""
+        proj = self.networks[name]
+        assert isinstance(proj, TextProj)
+        return proj
+
+    def condition(self, proj: str, unet: str) -> glue.DecoderCondition:
+        """The condition graph of D^t or ↑F."""
+        mean, std = self.prior.clip_mean.data, self.prior.clip_std.data
+        return glue.DecoderCondition(self.text_proj(proj), self.unet(unet), mean, std)
+
+    def graphs(self) -> dict[str, Graph]:
+        """Every graph with example inputs; the first axis of conditions is free (G)."""
+        p, given = self.profile, self._examples()
+        clip, video = (1, 3, p.frames, p.size, p.size), (1, 3, p.length, p.size, p.size)
+        low, side = p.size * p.scale_low, p.size * p.scale_low * p.scale_high
+        decoder = self.condition("text_proj", "decoder")
+        known = self.condition("interpolation_text_proj", "interpolation")
+        interpolation = glue.InterpolationCondition(known, p.length, p.skip)
+        with torch.no_grad():
+            tokens, bias, emb = decoder(*_pick(given, _CONDITION))
+        told = {"tokens": tokens, "bias": bias, "emb": emb}
+        last = {name: value[-1:].contiguous() for name, value in told.items()}
+        frames = {"known": torch.rand(1, 4, *video[2:]), **last}
+        sr_low, sr_high = (1, 3, p.length, low, low), (p.chunk, 3, side, side)
+        text = {name: given[name] for name in ("embeds", "states", "mask")}
+        prior_step = StepConfig("x0", 5.0)
+        pixel_step = StepConfig(p.prediction, 1.0)
+        in_rows = {name: {0: "G"} for name in (*_CONDITION[1:5], "ids", "tokens", "bias", "emb")}
+        high = _PerFrame(self.unet("super_res_high"))
+        return {
+            "text_encoder": Graph(
+                glue.TextEncoder(self.networks["text_encoder"]),
+                {"ids": given["ids"], "mask": given["mask"]},
+                ("states", "embeds"),
+                in_rows,
+            ),
+            "prior": _step(self.prior, prior_step, given["image"].shape, text, in_rows),
+            "decoder_condition": Graph(
+                decoder, {n: given[n] for n in _CONDITION}, ("tokens", "bias", "emb"), in_rows
+            ),
+            "decoder": _step(self.unet("decoder"), pixel_step, clip, told, in_rows),
+            "interpolation_condition": Graph(
+                interpolation,
+                {"clip": torch.rand(clip), **{n: given[n] for n in _CONDITION if n != "row"}},
+                ("known", "tokens", "bias", "emb"),
+                {name: in_rows[name] for name in text},
+            ),
+            "interpolation": _step(
+                _Concatenated(self.unet("interpolation")), pixel_step, video, frames, {}
+            ),
+            "keep_known": Graph(
+                glue.KeepKnown(p.skip),
+                {"video": torch.rand(video), "clip": torch.rand(clip)},
+                ("out",),
+            ),
+            "upsample_low": Graph(
+                glue.Upsample(p.size, p.scale_low), {"x": torch.rand(video)}, ("low",)
+            ),
+            "super_res_low": _step(
+                _Concatenated(self.unet("super_res_low")),
+                pixel_step,
+                sr_low,
+                {"low": torch.rand(sr_low)},
+                {},
+            ),
+            "frame_batch": Graph(glue.FrameBatch(), {"x": torch.rand(sr_low)}, ("frames",)),
+            "upsample_high": Graph(
+                glue.Upsample(low, p.scale_high),
+                {"x": torch.rand(p.chunk, 3, low, low)},
+                ("low",),
+                {"x": {0: "K"}, "low": {0: "K"}},
+            ),
+            "super_res_high": _step(
+                high, pixel_step, sr_high, {"low": torch.rand(sr_high)}, _chunked()
+            ),
+            "pixels": Graph(
+                glue.Pixels(),
+                {"x": torch.rand(sr_high) * 2 - 1},
+                ("frames",),
+                {"x": {0: "K"}, "frames": {0: "K"}},
+            ),
+        }
+
+    def _examples(self) -> dict[str, Tensor]:
+        """Two guidance rows of plausible inputs, from a fixed seed."""
+        generator = torch.Generator().manual_seed(0)
+        dim = self.prior.config.embedding_dim
+        ids = torch.randint(3, 256, (2, self.length), generator=generator)
+        mask = (torch.arange(self.length) < torch.tensor([[5], [9]])).float()
+        with torch.no_grad():
+            states, embeds = glue.TextEncoder(self.networks["text_encoder"])(ids, mask)
+        return {
+            "ids": ids,
+            "mask": mask,
+            "states": states,
+            "embeds": embeds,
+            "row": torch.arange(2),
+            "image": torch.randn(1, dim, generator=generator),
+            "fps": torch.full((1,), self.profile.fps),
+        }
+
+
+_CONDITION = ("image", "embeds", "states", "mask", "row", "fps")
+
+
+def _pick(values: dict[str, Tensor], names: tuple[str, ...]) -> list[Tensor]:
+    return [values[name] for name in names]
+
+
+def _chunked() -> dict[str, dict[int, str]]:
+    return {name: {0: "K"} for name in ("x", "prev", "noise", "low", "x_next", "x0")}
+
+
+class _Concatenated(nn.Module):
+    """A UNet whose condition is joined to its input on the channels."""
+
+    def __init__(self, unet: UNet) -> None:
+        super().__init__()
+        self.unet = unet
+
+    def forward(self, x: Tensor, t: Tensor, low: Tensor, *told: Tensor) -> Tensor:
+        """The UNet's prediction for x [B, C, ...] with condition low [B, C', ...]."""
+        out = self.unet(torch.cat([x, low], 1), t, *told)
+        assert isinstance(out, Tensor)
+        return out
+
+
+class _PerFrame(_Concatenated):
+    """SR_h: frames are the batch, [K, 3, H, W]."""
+
+    def forward(self, x: Tensor, t: Tensor, low: Tensor, *told: Tensor) -> Tensor:
+        """The UNet's prediction for x [K, C, H, W] with condition low [K, C', H, W]."""
+        return super().forward(x.unsqueeze(2), t, low.unsqueeze(2), *told).squeeze(2)
+
+
+def _step(
+    network: nn.Module,
+    config: StepConfig,
+    shape: Any,
+    conditions: dict[str, Tensor],
+    free: dict[str, dict[int, str]],
+) -> Graph:
+    """A denoise graph with example inputs of a row in the middle of a trajectory."""
+    row = torch.zeros(16)
+    row[:10] = torch.tensor([500.0, 0.7, 0.714, 0.75, 0.6, 0.1, 0.2, 0.0, 0.0, 1.0])
+    guided = any(name in free for name in conditions) and "x" not in free
+    generator = torch.Generator().manual_seed(1)
+    x, prev, noise = (torch.randn(shape, generator=generator) for _ in range(3))
+    inputs = {
+        "x": x,
+        "row": row,
+        "weights": torch.tensor([-2.0, 3.0] if guided else [1.0]),
+        "prev": prev,
+        "noise": noise,
+        **conditions,
+    }
+    named = {name: axes for name, axes in free.items() if name != "row"}
+    if guided:
+        named = {**{name: free[name] for name in conditions}, "weights": {0: "G"}}
+    return Graph(DenoiseStep(network, config), inputs, ("x_next", "x0"), named)
+
+
+def load(checkpoint: Path) -> MakeAVideo:
+    """The cascade of a checkpoint folder.
+
+    Raises:
+        InputError: a file is missing, damaged, or does not belong to this system.
+    """
+    path = checkpoint / "cascade.json"
+    try:
+        profile = msgspec.json.decode(path.read_bytes(), type=Profile)
+    except OSError as error:
+        raise InputError(
+            f"checkpoint: {path} cannot be read ({error.strerror}); expected the top folder of a "
+            f"Make-A-Video checkpoint. Correct --checkpoint."
+        ) from None
+    except msgspec.MsgspecError as error:
+        raise InputError(f"checkpoint: {path}: {error}. Correct the file.") from None
+    tokenizer = checkpoint / "tokenizer" / "tokenizer.json"
+    if not tokenizer.is_file():
+        raise InputError(f"checkpoint: {tokenizer} is missing. Copy the checkpoint again.")
+    networks = {name: _network(checkpoint / name, name) for name in _KINDS}
+    pad = read_config(checkpoint / "text_encoder").get("pad_token_id", 0)
+    return MakeAVideo(profile, networks, tokenizer, int(pad))
+
+
+def _text_encoder(config: dict[str, Any]) -> nn.Module:
+    known = {key: value for key, value in config.items() if not key.startswith("_")}
+    model: nn.Module = CLIPTextModelWithProjection(CLIPTextConfig(**known))
+    return model
+
+
+_UNETS = ("decoder", "interpolation", "super_res_low", "super_res_high")
+_KINDS: dict[str, Any] = {
+    "text_encoder": _text_encoder,
+    "prior": lambda config: Prior(PriorConfig(**config)),
+    "text_proj": lambda config: TextProj(TextProjConfig(**config)),
+    "interpolation_text_proj": lambda config: TextProj(TextProjConfig(**config)),
+    **dict.fromkeys(_UNETS, lambda config: UNet(UNetConfig.from_json(config))),
+}
+
+
+def _network(folder: Path, name: str) -> nn.Module:
+    """One stage, its weights loaded."""
+    config = read_config(folder)
+    try:
+        module = _KINDS[name](config)
+    except (TypeError, ValueError, KeyError) as error:
+        raise InputError(
+            f"checkpoint: {folder / 'config.json'} does not describe a {name} ({error}). "
+            f"Check that the folder belongs to this system."
+        ) from None
+    assert isinstance(module, nn.Module)
+    fill(module, read_weights(folder), folder)
+    return module
+
+
+def tiny(folder: Path) -> MakeAVideo:
+    """The same cascade with random weights in seconds, through a checkpoint written to `folder`."""
+    from .make_a_video_tiny import write_checkpoint
+
+    write_checkpoint(folder)
+    return load(folder)

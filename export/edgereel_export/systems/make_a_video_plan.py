@@ -1,0 +1,262 @@
+"""The modes of a Make-A-Video cascade, as plan structs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from edgereel.plan import (
+    ChoiceParam,
+    Denoise,
+    Each,
+    FloatParam,
+    Guidance,
+    IntParam,
+    Mode,
+    Noise,
+    Output,
+    Param,
+    Ref,
+    Row,
+    Run,
+    Stage,
+    TensorSpec,
+    TextParam,
+    Tokenize,
+    Weight,
+)
+
+if TYPE_CHECKING:
+    from .make_a_video import Profile
+
+__all__ = ["Widths", "modes"]
+
+_SAMPLERS = ("ddim", "dpmpp_2m", "euler", "euler_ancestral", "ddpm")
+_STEPS = {  # stage: how its steps param is described
+    "prior": "steps of the prior",
+    "decoder": "denoising steps of the decoder",
+    "interpolation": "denoising steps of frame interpolation",
+    "super_res_low": "denoising steps of the space-time super-resolution",
+    "super_res_high": "denoising steps of the per-frame super-resolution",
+}
+_TEXT = {"embeds": "embeds", "states": "states", "mask": "mask"}
+_TOLD = {"tokens": "tokens", "bias": "bias", "emb": "emb"}
+
+
+class Widths(NamedTuple):
+    """Sizes the networks' configs give: tokens of a prompt, CLIP width, and those of D^t's conditions
+    (tokens made of the image embedding, token width, width of the added vector)."""
+
+    length: int
+    clip: int
+    context: int
+    cross: int
+    emb: int
+
+
+def modes(profile: Profile, widths: Widths) -> dict[str, Mode]:
+    """Mode `video`: text to a video through all stages."""
+    return {
+        "video": Mode(
+            description=f"text to a video of {profile.length} frames",
+            params=_params(profile),
+            rows={"text": (Row(param="negative_prompt"), Row(param="prompt"))},
+            values=_values(profile, widths),
+            stages=_stages(profile),
+            output=Output(value="frames", fps=Ref(param="fps")),
+        )
+    }
+
+
+def _params(profile: Profile) -> dict[str, Param]:
+    params: dict[str, Param] = {
+        "prompt": TextParam(description="what the video shows"),
+        "negative_prompt": TextParam(description="what it should not show", default=""),
+        "seed": IntParam(description="same seed, same video", default=0, min=0, max=2**64 - 1),
+    }
+    for stage, what in _STEPS.items():
+        params[f"steps.{stage}"] = IntParam(
+            description=what,
+            default=profile.steps[stage],
+            min=1,
+            max=1000,
+            aliases=("steps", "num_inference_steps") if stage == "decoder" else (),
+        )
+    for stage in ("prior", "decoder"):
+        params[f"guidance.{stage}"] = FloatParam(
+            description=f"how strongly the {stage} follows the prompt; 1 turns guidance off",
+            default=profile.guidance[stage],
+            min=0.0,
+            max=30.0,
+            aliases=("guidance_scale",) if stage == "decoder" else (),
+        )
+    params["sampler"] = ChoiceParam(
+        description="sampler of the pixel stages", choices=_SAMPLERS, default="ddim",
+        aliases=("scheduler",),
+    )  # fmt: skip
+    params["eta"] = FloatParam(description="DDIM's fresh noise", default=0.0, min=0.0, max=1.0)
+    params["fps"] = FloatParam(
+        description="frames per second; a lower rate shows a longer time",
+        default=profile.fps,
+        min=1.0,
+        max=30.0,
+    )
+    return params
+
+
+def _values(profile: Profile, widths: Widths) -> dict[str, TensorSpec]:
+    p = profile
+    length, dim, context, cross, emb = widths
+    low = p.size * p.scale_low
+    side = low * p.scale_high
+    clip, video = (1, 3, p.frames, p.size, p.size), (1, 3, p.length, p.size, p.size)
+    big, chunk = (1, 3, p.length, low, low), ("K", 3, side, side)
+    shapes: dict[str, tuple[int | str, ...]] = {
+        "mask": ("G", length),
+        "states": ("G", length, dim),
+        "embeds": ("G", dim),
+        "fps": (1,),
+        "image_noise": (1, dim),
+        "image": (1, dim),
+        "tokens": ("G", context + length, cross),
+        "bias": ("G", context + length),
+        "emb": ("G", emb),
+        "clip_noise": clip,
+        "clip": clip,
+        "known": (1, 4, *video[2:]),
+        "all_tokens": (1, context + length, cross),
+        "all_bias": (1, context + length),
+        "all_emb": (1, emb),
+        "video_noise": video,
+        "video_raw": video,
+        "video": video,
+        "upsampled": big,
+        "low_noise": big,
+        "low_video": big,
+        "low_frames": (p.length, 3, low, low),
+        "chunk": ("K", 3, low, low),
+        "chunk_upsampled": chunk,
+        "high_noise": chunk,
+        "high_chunk": chunk,
+    }
+    values = {name: TensorSpec(dtype="float32", shape=shape) for name, shape in shapes.items()}
+    values["ids"] = TensorSpec(dtype="int64", shape=("G", length))
+    values["row"] = TensorSpec(dtype="int64", shape=("G",))
+    values["chunk_frames"] = TensorSpec(dtype="uint8", shape=("K", side, side, 3))
+    values["frames"] = TensorSpec(dtype="uint8", shape=(p.length, side, side, 3))
+    return values
+
+
+def _guided(stage: str) -> Guidance:
+    """Classifier-free guidance: unconditional 1 - s, conditional s."""
+    scale = f"guidance.{stage}"
+    return Guidance(
+        rows="text", weights=(Weight(const=1.0, params={scale: -1.0}), Weight(params={scale: 1.0}))
+    )
+
+
+def _pixels(stage: str, x: str, out: str, conditions: dict[str, str], **more: Any) -> Denoise:
+    """A denoise op of one of the pixel networks."""
+    return Denoise(
+        graph=stage,
+        x=x,
+        out=out,
+        conditions=conditions,
+        schedule="cosine",
+        sampler=Ref(param="sampler"),
+        spacing="trailing",
+        steps=Ref(param=f"steps.{stage}"),
+        eta=Ref(param="eta"),
+        final="one",
+        variance="fixed_small",
+        noise=f"{stage}.z",
+        **more,
+    )
+
+
+def _stages(profile: Profile) -> tuple[Stage, ...]:
+    prior = Denoise(
+        graph="prior",
+        x="image_noise",
+        out="image",
+        conditions=_TEXT,
+        schedule="cosine",
+        sampler="ddpm",
+        spacing="unclip",
+        steps=Ref(param="steps.prior"),
+        eta=0.0,
+        final="one",
+        variance="fixed_small_log",
+        guidance=_guided("prior"),
+        noise="prior.z",
+    )
+    told = {"image": "image", **_TEXT, "fps": "fps"}
+    known = {name: f"all_{name}" for name in _TOLD}
+    return (
+        Stage(
+            name="text",
+            ops=(
+                Tokenize(tokenizer="bpe", rows="text", ids="ids", mask="mask", row="row"),
+                Run(
+                    graph="text_encoder",
+                    inputs={"ids": "ids", "mask": "mask"},
+                    outputs={"states": "states", "embeds": "embeds"},
+                ),
+            ),
+        ),
+        Stage(name="prior", ops=(Noise(value="image_noise"), prior)),
+        Stage(
+            name="decoder",
+            ops=(
+                Run(graph="decoder_condition", inputs={**told, "row": "row"}, outputs=_TOLD),
+                Noise(value="clip_noise"),
+                _pixels("decoder", "clip_noise", "clip", _TOLD, guidance=_guided("decoder")),
+            ),
+        ),
+        Stage(
+            name="interpolation",
+            ops=(
+                Run(
+                    graph="interpolation_condition",
+                    inputs={"clip": "clip", **told},
+                    outputs={"known": "known", **known},
+                ),
+                Noise(value="video_noise"),
+                _pixels("interpolation", "video_noise", "video_raw", {"known": "known", **known}),
+                Run(
+                    graph="keep_known",
+                    inputs={"video": "video_raw", "clip": "clip"},
+                    outputs={"out": "video"},
+                ),
+            ),
+        ),
+        Stage(
+            name="super_res_low",
+            ops=(
+                Run(graph="upsample_low", inputs={"x": "video"}, outputs={"low": "upsampled"}),
+                Noise(value="low_noise"),
+                _pixels("super_res_low", "low_noise", "low_video", {"low": "upsampled"}),
+                Run(
+                    graph="frame_batch", inputs={"x": "low_video"}, outputs={"frames": "low_frames"}
+                ),
+            ),
+        ),
+        Stage(
+            name="super_res_high",
+            each=Each(value="low_frames", as_="chunk", size=profile.chunk),
+            collect={"chunk_frames": "frames"},
+            ops=(
+                Run(
+                    graph="upsample_high", inputs={"x": "chunk"}, outputs={"low": "chunk_upsampled"}
+                ),
+                Noise(value="high_noise", shared=True),
+                _pixels(
+                    "super_res_high",
+                    "high_noise",
+                    "high_chunk",
+                    {"low": "chunk_upsampled"},
+                    shared_noise=True,
+                ),
+                Run(graph="pixels", inputs={"x": "high_chunk"}, outputs={"frames": "chunk_frames"}),
+            ),
+        ),
+    )

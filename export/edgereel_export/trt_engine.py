@@ -1,0 +1,241 @@
+"""One graph becomes one engine; the program of the child process that trt.py starts per graph.
+
+    python -m edgereel_export.trt_engine < job.json
+
+One process per graph gives all of its memory back to the system, and its peak is its own. The
+result and the progress go to stdout, one JSON object per line; whatever the library prints goes
+to stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TextIO
+
+import msgspec
+import onnx_ir as ir
+
+from edgereel.backends.trt_library import Library, library
+from edgereel.builds import Precision, Profile
+from edgereel.errors import EdgereelError, EngineError
+from edgereel_export import precision, trt_attention
+from edgereel_export.trt_listen import Log, monitor
+from edgereel_export.trt_prepare import prepare
+
+__all__ = ["Job", "Made", "compile_graph", "main"]
+
+PREPARED = 0.1  # part of the progress bar for reading and retyping the graph
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """What to compile."""
+
+    graph: str
+    source: str
+    target: str
+    library: str
+    precision: Precision
+    denoise: bool
+    profiles: tuple[Profile, ...]
+    outputs: tuple[str, ...]
+    compute_capabilities: tuple[str, ...]
+    keep_float32: tuple[str, ...] = ()
+    workspace_mib: int | None = None
+    optimization_level: int | None = None
+
+
+class Made(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of it; the fields of builds.Engine that only the child knows."""
+
+    nodes: int
+    parameters: int
+    types: dict[str, int]
+    weights_bytes: int
+    activation_bytes: int
+    seconds: float
+    peak_rss_bytes: int
+    decomposed_attention: tuple[str, ...]
+    kept_float32: dict[str, str]
+
+
+def compile_graph(job: Job, progress: Callable[[float, str], bool]) -> Made:
+    """Facts about the engine written to `job.target`.
+
+    Args:
+        job: what to compile.
+        progress: called with a fraction of the graph's work and the phase; False stops it.
+
+    Raises:
+        EngineError: the parser or the builder refused; names graph and node.
+    """
+    start, target, trt = time.monotonic(), Path(job.target), library(job.library)
+    progress(0.0, "reading the graph")
+    graph = target.with_suffix(".typed.onnx")
+    try:
+        model = precision.load(Path(job.source))
+        nodes = len(model.graph)
+        parameters = sum(_size(v) for v in model.graph.initializers.values())
+        prepare(model)
+        typed = precision.Typed()
+        if job.precision == "fp16":
+            typed = precision.to_float16(model, denoise=job.denoise, keep=job.keep_float32)
+        ir.save(model, graph, external_data=f"{graph.name}.data")
+        del model
+        progress(PREPARED, "parsing")
+        building = _Building(trt, job, progress)
+        plan = building.build(graph)
+        target.write_bytes(plan)
+    except EngineError as error:
+        raise EngineError(f"graph {job.graph}: {error}") from None
+    finally:
+        graph.unlink(missing_ok=True)
+        graph.with_name(f"{graph.name}.data").unlink(missing_ok=True)
+    return Made(
+        nodes=nodes,
+        parameters=parameters,
+        types=building.log.types(),
+        weights_bytes=building.log.memory.get("Weights", 0),
+        activation_bytes=building.log.memory.get("Activation", 0),
+        seconds=round(time.monotonic() - start, 3),
+        peak_rss_bytes=_peak_rss(),
+        decomposed_attention=tuple(building.decomposed),
+        kept_float32=typed.kept,
+    )
+
+
+def _size(value: ir.Value) -> int:
+    constant = value.const_value
+    floating = constant is not None and constant.dtype.is_floating_point()
+    return int(constant.size) if constant is not None and floating else 0
+
+
+def _peak_rss() -> int:
+    """Peak memory of this process in bytes; 0 where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+class _Building:
+    """One use of the library's builder, with what it says on the way."""
+
+    def __init__(self, trt: Library, job: Job, progress: Callable[[float, str], bool]) -> None:
+        self.trt, self.job, self.progress = trt, job, progress
+        self.log = Log(trt)
+        self.builder = trt.module.Builder(self.log.logger)
+        self.decomposed: list[str] = []
+
+    def build(self, graph: Path) -> Any:
+        """The serialised engine of an ONNX file."""
+        network = self._network()
+        parser = self.trt.module.OnnxParser(network, self.log.logger)
+        if not parser.parse_from_file(str(graph)):
+            raise EngineError(self._parse_error(parser))
+        self._check_names(network)
+        self.decomposed = trt_attention.decompose(
+            self.trt, network, lambda config: self._capabilities(config)
+        )
+        config = self._config()
+        plan = self.builder.build_serialized_network(network, config)
+        if plan is None:
+            raise EngineError(
+                f"{self.trt} cannot build it ({'; '.join(self.log.errors[-2:]) or 'no reason'}); "
+                "expected a graph its kernels cover; keep the named node float32, change it in the "
+                "exporter, or report the message"
+            )
+        return plan
+
+    def _network(self) -> Any:
+        flags = getattr(self.trt.module.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+        return self.builder.create_network(0 if flags is None else 1 << int(flags))
+
+    def _parse_error(self, parser: Any) -> str:
+        error = parser.get_error(0) if parser.num_errors else None
+        if error is None:
+            return f"{self.trt} cannot parse it ({'; '.join(self.log.errors) or 'no reason given'})"
+        return (
+            f"{self.trt} cannot parse node {error.node_name() or error.node()} "
+            f"({error.node_operator() or 'unknown op'}): {error.desc().strip()}; expected an op "
+            "its ONNX parser knows; change the module so that it exports to one"
+        )
+
+    def _check_names(self, network: Any) -> None:
+        """Nothing; EngineError where the graph's inputs or outputs are not those of the plan."""
+        for side, wanted, count, get in (
+            ("inputs", set(self.job.profiles[0]), network.num_inputs, network.get_input),
+            ("outputs", set(self.job.outputs), network.num_outputs, network.get_output),
+        ):
+            found = {get(i).name for i in range(count)}
+            if found != wanted:
+                raise EngineError(
+                    f"its {side} are {sorted(found)}, plan.json says {sorted(wanted)}; export the "
+                    "cascade again"
+                )
+
+    def _config(self) -> Any:
+        module, job = self.trt.module, self.job
+        config = self.builder.create_builder_config()
+        config.profiling_verbosity = module.ProfilingVerbosity.DETAILED
+        config.progress_monitor = monitor(self.trt, self._building)
+        config.clear_flag(module.BuilderFlag.TF32)  # float32 means float32
+        if job.workspace_mib is not None:
+            config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, job.workspace_mib << 20)
+        if job.optimization_level is not None:
+            config.builder_optimization_level = job.optimization_level
+        self._capabilities(config)
+        for shapes in job.profiles:
+            profile = self.builder.create_optimization_profile()
+            for name, spans in shapes.items():
+                profile.set_shape(name, *spans)
+            if config.add_optimization_profile(profile) < 0:
+                raise EngineError(
+                    f"{self.trt} refused the profile {shapes} ({'; '.join(self.log.errors[-1:])}); "
+                    "expected shapes that fit the graph; export the cascade again"
+                )
+        return config
+
+    def _building(self, fraction: float, phase: str) -> bool:
+        return self.progress(PREPARED + (1 - PREPARED) * fraction, phase)
+
+    def _capabilities(self, config: Any) -> None:
+        """Sets the GPUs to compile for, where the library can compile for absent ones."""
+        if not self.trt.builds_without_gpu:
+            return
+        config.num_compute_capabilities = len(self.job.compute_capabilities)
+        for index, capability in enumerate(self.job.compute_capabilities):
+            name = "SM" + capability.replace(".", "")
+            config.set_compute_capability(getattr(self.trt.module.ComputeCapability, name), index)
+
+
+def main(jobs: TextIO, results: TextIO) -> int:
+    """0 after the engine of the job in `jobs` was written; 1 after an error that is told."""
+
+    def tell(**message: Any) -> None:
+        results.write(json.dumps(message) + "\n")
+        results.flush()
+
+    def progress(fraction: float, phase: str) -> bool:
+        tell(fraction=round(fraction, 4), phase=phase)
+        return True
+
+    try:
+        made = compile_graph(msgspec.json.decode(jobs.read(), type=Job), progress)
+    except EdgereelError as error:
+        tell(error=str(error), kind=type(error).__name__)
+        return 1
+    tell(made=msgspec.to_builtins(made))
+    return 0
+
+
+if __name__ == "__main__":
+    own = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what the library prints must not mix with our lines
+    sys.exit(main(sys.stdin, own))

@@ -1,0 +1,47 @@
+"""A build as a table to read."""
+
+from __future__ import annotations
+
+from edgereel.builds import Build, Engine
+
+__all__ = ["table"]
+
+HEADER = ("graph", "nodes", "parameters", "in engine", "kernels", "MiB", "build s", "peak MiB")
+
+
+def table(build: Build) -> str:
+    """One line per graph: nodes, parameters, precision, size, build time, peak memory; then notes.
+
+    `in engine` is the float type that most kernels of the compiled engine write.
+    """
+    record = build.record
+    rows = [HEADER, *(_row(name, engine) for name, engine in record.graphs.items())]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(HEADER))]
+    lines = []
+    for name, *cells in rows:
+        right = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
+        lines.append("  ".join([name.ljust(widths[0]), *right]))
+    for name, engine in record.graphs.items():
+        if engine.decomposed_attention:
+            first, *others = engine.decomposed_attention
+            more = f" and {len(others)} more" if others else ""
+            lines.append(f"{name}: no fused attention kernel for {first}{more}")
+        for node, reason in engine.kept_float32.items():
+            lines.append(f"{name}: {node} stays float32, {reason}")
+    gpus = ", ".join(record.compute_capabilities)
+    library = record.library
+    lines.append(f"{library.name} {library.version}, compute capabilities {gpus}, {build.folder}")
+    return "\n".join(lines)
+
+
+def _row(name: str, engine: Engine) -> tuple[str, ...]:
+    return (
+        name,
+        str(engine.nodes),
+        f"{engine.parameters:,}",
+        engine.precision,
+        " ".join(f"{n} {t}" for t, n in sorted(engine.types.items(), key=lambda e: -e[1])) or "-",
+        f"{engine.bytes / 2**20:.1f}",
+        f"{engine.seconds:.1f}",
+        f"{engine.peak_rss_bytes / 2**20:.0f}",
+    )

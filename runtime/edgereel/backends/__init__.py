@@ -1,0 +1,109 @@
+"""What the interpreter needs of an inference library, and the list of libraries.
+
+A backend owns buffers and loads graphs; an engine is one loaded graph. A new backend is one file
+here and one line in BACKENDS; its class is made with `(plan, threads)` and offers
+
+    unusable(plan) -> str | None    why it cannot run this cascade here, or None (a staticmethod)
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgereel.errors import BackendUnavailable, InputError
+from edgereel.plan import GraphSpec, Plan
+
+__all__ = ["BACKENDS", "Array", "Backend", "Buffer", "Engine", "choose"]
+
+Array: TypeAlias = NDArray[Any]
+
+BACKENDS = {
+    "trt": "edgereel.backends.trt:Trt",
+    "ort": "edgereel.backends.ort:Ort",
+}
+
+
+class Buffer(Protocol):
+    """Memory of a backend; a slice or an index on axis 0 is a view of it."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of all axes."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of an element."""
+
+    def __getitem__(self, index: Any, /) -> Any:
+        """The view `buffer[i]` (axis 0 gone) or `buffer[a:b]`."""
+
+
+class Engine(Protocol):
+    """One loaded graph."""
+
+    sha256: str  # of the file it was loaded from
+
+    def run(self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> None:
+        """Fills all `outputs`, allocated by the caller, from all `inputs` of the graph.
+
+        Raises:
+            EngineError: the library refused or failed.
+        """
+
+
+class Backend(Protocol):
+    """One inference library on one device."""
+
+    name: str
+
+    def load(self, path: Path, spec: GraphSpec) -> Engine:
+        """The graph at `path`, an .onnx file whose hash was checked, ready to run.
+
+        Raises:
+            EngineError: it cannot be loaded or its inputs and outputs are not those of `spec`.
+            BuildMismatch: the compiled engine found for it belongs to something else.
+        """
+
+    def put(self, array: Array) -> Buffer:
+        """A buffer with the contents of `array`, which the caller must not change afterwards."""
+
+    def get(self, buffer: Buffer) -> Array:
+        """The contents of a buffer; read only."""
+
+    def empty(self, dtype: str, shape: Sequence[int]) -> Buffer:
+        """A buffer with undefined contents."""
+
+    def describe(self) -> dict[str, str]:
+        """For the metadata of a video: at least library, device and precision."""
+
+
+def choose(name: str, plan: Plan, *, threads: int | None = None) -> tuple[Backend, str]:
+    """The backend for this cascade and a sentence that says why this one.
+
+    "auto" takes the first of BACKENDS that can run; the sentence names what was passed over.
+    A backend asked for by name is taken or refused, never replaced.
+
+    Raises:
+        InputError: an unknown name.
+        BackendUnavailable: it cannot run here.
+    """
+    if name != "auto" and name not in BACKENDS:
+        raise InputError(
+            f"backend is {name!r}; expected auto, {', '.join(BACKENDS)}. Choose one of these."
+        )
+    passed_over: list[str] = []
+    for candidate in BACKENDS if name == "auto" else (name,):
+        module, _, attribute = BACKENDS[candidate].partition(":")
+        made = getattr(importlib.import_module(module), attribute)
+        reason = cast("str | None", made.unusable(plan))
+        if reason is None:
+            why = "asked for" if name != "auto" else "; ".join(passed_over) or "the first choice"
+            return cast(Backend, made(plan, threads)), f"{candidate}: {why}"
+        passed_over.append(f"{candidate} cannot run ({reason})")
+    raise BackendUnavailable(". ".join(passed_over) + ". `edgereel doctor` says what to install.")

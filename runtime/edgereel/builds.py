@@ -1,0 +1,297 @@
+"""Compiled engines of a cascade folder: builds/<key>/build.json, read strictly and never trusted.
+
+An engine file is code that the GPU library executes. So it is opened only if it belongs to this
+plan's graphs, this library version and this GPU, and if its bytes have the hash that was written
+down when it was compiled. engines/README.md describes the format in words.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+
+from edgereel.errors import BuildMismatch
+
+__all__ = [
+    "FILE",
+    "FORMAT",
+    "Build",
+    "Compiler",
+    "Engine",
+    "Precision",
+    "Profile",
+    "Record",
+    "Wanted",
+    "build_key",
+    "choose",
+    "encode",
+    "engine_key",
+    "find",
+    "read",
+    "rebuild",
+    "sha256",
+]
+
+FORMAT = 1
+FILE = "build.json"
+Precision = Literal["fp16", "fp32"]
+Profile = dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
+"""Graph input -> its smallest, preferred and largest shape."""
+
+
+class _Strict(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of every struct of the format: immutable, named fields only, no unknown keys."""
+
+
+class Compiler(_Strict, frozen=True):
+    """What compiled the engines; an engine opens in exactly this version of this library."""
+
+    name: Literal["tensorrt", "tensorrt_rtx"]
+    version: str
+
+
+class Engine(_Strict, frozen=True):
+    """One compiled graph: what it was made from, what it accepts, what it is."""
+
+    file: str
+    sha256: str
+    bytes: int
+    source: dict[str, str]  # every file it was compiled from, relative to the folder -> sha256
+    profiles: tuple[Profile, ...]  # in the engine's own order
+    nodes: int
+    parameters: int
+    types: dict[str, int]  # element type -> number of kernels that write it
+    weights_bytes: int
+    activation_bytes: int
+    seconds: float
+    peak_rss_bytes: int
+    decomposed_attention: tuple[str, ...] = ()
+    kept_float32: dict[str, str] = {}  # node -> why it is not float16, beyond the usual islands
+
+    @property
+    def precision(self) -> str:
+        """The float type that most kernels write: Half, Float or BFloat16; "-" if none does."""
+        floats = {t: n for t, n in self.types.items() if t in ("Half", "Float", "BFloat16")}
+        return max(floats, key=lambda t: floats[t]) if floats else "-"
+
+
+class Record(_Strict, frozen=True):
+    """build.json."""
+
+    format: int
+    key: str
+    backend: Literal["trt"]
+    library: Compiler
+    precision: Precision
+    compute_capabilities: tuple[str, ...]
+    options: dict[str, int | str | tuple[str, ...]]
+    graphs: dict[str, Engine]
+    device: str | None = None
+    plugin: dict[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Build:
+    """A build folder whose build.json was read; no engine is open yet."""
+
+    folder: Path
+    record: Record
+
+    def engine(self, graph: str) -> bytes:
+        """The engine of a graph, after comparing its bytes with the hash in build.json.
+
+        Raises:
+            BuildMismatch: the build has no such graph, or the file is missing or changed.
+        """
+        if graph not in self.record.graphs:
+            raise BuildMismatch(
+                f"{self.folder}: holds engines for {', '.join(self.record.graphs)}, this mode also "
+                f"needs {graph}; {rebuild(self.folder)}"
+            )
+        engine = self.record.graphs[graph]
+        path = self.folder / engine.file
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise BuildMismatch(
+                f"{path}: cannot be read ({error.strerror or error}), build.json names it as the "
+                f"engine of {graph}; {rebuild(self.folder)}"
+            ) from None
+        found = hashlib.sha256(content).hexdigest()
+        if found != engine.sha256:
+            raise BuildMismatch(
+                f"{path}: has sha256 {found[:12]}..., build.json expects {engine.sha256[:12]}...; "
+                f"the file changed after it was compiled and is not opened; {rebuild(self.folder)}"
+            )
+        return content
+
+    def engine_key(self, graph: str) -> str:
+        """The key of one engine; equal keys are interchangeable engines."""
+        engine = self.record.graphs[graph]
+        return engine_key(about(self.record), engine.source, engine.profiles)
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def rebuild(build: Path) -> str:
+    """What to do about an unusable build: the command that compiles its cascade again."""
+    cascade = build.parent.parent
+    return f"run `python export/build.py compile {cascade} --backend trt`"
+
+
+def engine_key(about: Mapping[str, Any], source: Mapping[str, str], profiles: Any) -> str:
+    """Hash of everything that decides one engine: its build's facts, its source, its profiles."""
+    facts = {**about, "source": dict(source), "profiles": profiles}
+    text = json.dumps(facts, sort_keys=True, separators=(",", ":"))  # tuples are lists in JSON
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def build_key(engine_keys: Mapping[str, str]) -> str:
+    """Name of a build folder: 16 hex digits over the engine keys of its graphs."""
+    text = json.dumps(dict(engine_keys), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def about(record: Record) -> dict[str, Any]:
+    """The facts of a build that all its engines share, as plain JSON values."""
+    fields = ("library", "precision", "compute_capabilities", "options", "device", "plugin")
+    plain: dict[str, Any] = msgspec.to_builtins(record)
+    return {name: plain[name] for name in ("format", *fields)}
+
+
+def record_key(record: Record) -> str:
+    """The key that a record's own contents lead to."""
+    shared = about(record)
+    return build_key(
+        {name: engine_key(shared, e.source, e.profiles) for name, e in record.graphs.items()}
+    )
+
+
+def encode(record: Record) -> bytes:
+    """The text of build.json."""
+    return msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n"
+
+
+def read(folder: Path) -> Build:
+    """The build in builds/<key>/.
+
+    Raises:
+        BuildMismatch: build.json is missing or malformed, or describes another build.
+    """
+    path = folder / FILE
+    try:
+        record = msgspec.json.decode(path.read_bytes(), type=Record)
+    except OSError as error:
+        raise BuildMismatch(
+            f"{path}: cannot be read ({error.strerror or error}), every build has one; "
+            f"{rebuild(folder)}"
+        ) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BuildMismatch(
+            f"{path}: {error}; expected build.json of format {FORMAT}; {rebuild(folder)}"
+        ) from None
+    if record.format != FORMAT:
+        raise BuildMismatch(
+            f"{path}: has format {record.format}, this version reads {FORMAT}; {rebuild(folder)}"
+        )
+    found = record_key(record)
+    if found != record.key or record.key != folder.name:
+        raise BuildMismatch(
+            f"{path}: its contents have key {found}, it says {record.key} in a folder named "
+            f"{folder.name}; it was edited or moved; {rebuild(folder)}"
+        )
+    for graph, engine in record.graphs.items():
+        if Path(engine.file).name != engine.file or engine.file in ("", ".", ".."):
+            raise BuildMismatch(
+                f"{path}: graph {graph} names the file {engine.file!r}, expected a plain file name "
+                f"inside the build; {rebuild(folder)}"
+            )
+    return Build(folder, record)
+
+
+def find(cascade: Path) -> list[Path]:
+    """Folders in builds/ that have a build.json, the newest first."""
+    files = sorted(
+        (cascade / "builds").glob(f"[!.]*/{FILE}"),
+        key=lambda path: (-path.stat().st_mtime, path.parent.name),
+    )
+    return [path.parent for path in files]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What an engine must have been made from and for, to be used here."""
+
+    sources: Mapping[str, Mapping[str, str]]  # graph -> its files -> sha256, as in plan.json
+    libraries: Mapping[str, str]  # installed library -> version
+    capability: str | None  # of this machine's GPU; None = do not ask
+    precision: Precision | None = None
+
+
+def choose(cascade: Path, wanted: Wanted) -> Build:
+    """The newest build that fits.
+
+    Raises:
+        BuildMismatch: none does; the message names both sides for the newest one.
+    """
+    problems = []
+    for folder in find(cascade):
+        try:
+            build = read(folder)
+        except BuildMismatch as error:
+            problems.append(str(error))
+            continue
+        problem = next(iter(_problems(build, wanted)), None)
+        if problem is None:
+            return build
+        problems.append(f"{folder}: {problem}; {rebuild(folder)}")
+    if problems:
+        raise BuildMismatch(problems[0])
+    raise BuildMismatch(
+        f"{cascade / 'builds'}: holds no compiled engines, backend trt needs them; "
+        f"{rebuild(cascade / 'builds' / 'none')}"
+    )
+
+
+def _problems(build: Build, wanted: Wanted) -> Iterable[str]:
+    """Why a build does not fit, each naming both sides."""
+    record = build.record
+    for graph, files in wanted.sources.items():
+        if graph not in record.graphs:
+            yield f"has engines for {', '.join(record.graphs)}, this mode also needs {graph}"
+            continue
+        source = record.graphs[graph].source
+        for name in sorted({*files, *source}):
+            mine, its = files.get(name, "none"), source.get(name, "none")
+            if mine != its:
+                yield (
+                    f"graph {graph} was compiled from {name} with sha256 {its[:12]}, plan.json "
+                    f"names {mine[:12]}"
+                )
+    version = wanted.libraries.get(record.library.name)
+    if version != record.library.version:
+        yield (
+            f"was compiled by {record.library.name} {record.library.version}, this machine has "
+            + (", ".join(f"{n} {v}" for n, v in wanted.libraries.items()) or "no TensorRT")
+        )
+    if wanted.capability and wanted.capability not in record.compute_capabilities:
+        yield (
+            f"was compiled for compute capabilities {', '.join(record.compute_capabilities)}, this "
+            f"GPU has {wanted.capability}"
+        )
+    if wanted.precision and wanted.precision != record.precision:
+        yield f"was compiled in {record.precision}, {wanted.precision} was asked for"

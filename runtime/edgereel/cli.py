@@ -1,0 +1,213 @@
+"""The command line: generate, explain, verify, doctor. The only module that prints.
+
+Exit codes: 0 done; 1 something failed while running, or `verify` found a wrong graph; 2 the
+command, an input or the cascade folder is wrong; 130 interrupted.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from edgereel import (
+    __version__,
+    cli_doctor,
+    cli_explain,
+    cli_flags,
+    cli_progress,
+    cli_table,
+    cli_verify,
+    files,
+    pipeline,
+    plan,
+    video,
+)
+from edgereel.errors import Cancelled, EdgereelError, InputError, PlanError
+
+__all__ = ["main"]
+
+_ABOUT = """usage: edgereel COMMAND ...
+
+  generate DIR -p PROMPT -o out.mp4   make a video with the cascade in DIR
+  explain DIR                         show what a cascade computes and what can be set
+  verify DIR                          check on this machine that every graph is right
+  doctor                              show what this machine has and what will work
+
+`edgereel COMMAND -h` shows the options; `edgereel generate DIR -h` also those of the cascade.
+--debug with any command shows the traceback of an error; --version shows the version.
+No setting comes from an environment variable."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code of the command line `argv`, or of the one this process was started with."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _reported([word for word in words if word != "--debug"], debug="--debug" in words)
+    except (KeyboardInterrupt, Cancelled):
+        print("edgereel: interrupted; nothing was written.", file=sys.stderr)
+        return 130
+
+
+def generate(words: Sequence[str]) -> int:
+    """`edgereel generate DIR -p PROMPT -o FILE`: flags become one cascade call and one file."""
+    options, given = cli_flags.generate_options(words)
+    if options.help is not None:
+        print(options.help)
+        return 0
+    video.check_writable(options.output)
+    if options.metadata is not None:
+        files.check_place(Path(options.metadata))
+    started = time.monotonic()
+    cascade = pipeline.load(options.folder, backend=options.backend, threads=options.threads)
+    if not options.quiet:
+        print(f"backend {cascade.reason}", file=sys.stderr)
+    shown = options.progress or (sys.stderr.isatty() and not options.quiet)
+    with cli_progress.ProgressBar(sys.stderr, bar=shown) as bar:
+        callback = None if options.quiet and not options.progress else bar
+        clip = cascade(mode=options.mode, callback=callback, noise=options.noise, params=given)
+    clip.save(options.output)
+    if options.metadata is not None:
+        _write_json(Path(options.metadata), clip.metadata)
+    for warning in clip.metadata["warnings"]:
+        print(f"warning: {warning}", file=sys.stderr)
+    print(_summary(options.output, clip, time.monotonic() - started))
+    return 0
+
+
+def explain(words: Sequence[str]) -> int:
+    """`edgereel explain DIR`: the plan as text."""
+    parser = cli_flags.Parser("edgereel explain", description="Show what a cascade computes.")
+    parser.add_argument("folder", metavar="DIR", help="the cascade folder")
+    parser.add_argument("--mode", help="the mode to show (default: the first)")
+    options = parser.parse_args(words)
+    print(cli_explain.explain(plan.load(options.folder), options.mode))
+    return 0
+
+
+def verify(words: Sequence[str]) -> int:
+    """`edgereel verify DIR`: every graph's reference vectors on this device, as a table."""
+    parser = cli_flags.Parser(
+        "edgereel verify", description="Run every graph's reference vectors here and compare."
+    )
+    parser.add_argument("folder", metavar="DIR", help="the cascade folder")
+    cli_flags.add_backend(parser)
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        metavar="SHARE",
+        help="error allowed, as a share of the reference's largest magnitude",
+    )
+    parser.add_argument("--json", metavar="FILE", help="also write the results there")
+    options = parser.parse_args(words)
+    if options.json is not None:
+        files.check_place(Path(options.json))
+    cascade = pipeline.load(options.folder, backend=options.backend, threads=options.threads)
+    print(f"backend {cascade.reason}", file=sys.stderr)
+    results = list(cli_verify.verify(cascade.plan, cascade.backend, options.tolerance))
+    print("\n".join(cli_verify.report(cascade.plan, results)))
+    if options.json is not None:
+        _write_json(Path(options.json), [result.as_json() for result in results])
+    return 0 if results and all(result.ok for result in results) else 1
+
+
+def doctor(words: Sequence[str]) -> int:
+    """`edgereel doctor`: what this machine has, what will work, what to install."""
+    parser = cli_flags.Parser("edgereel doctor", description="Show what will work here.")
+    parser.parse_args(words)
+    print("\n".join(cli_table.table(cli_doctor.doctor(), indent="")))
+    return 0
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "generate": generate,
+    "explain": explain,
+    "verify": verify,
+    "doctor": doctor,
+}
+
+
+def _reported(words: Sequence[str], *, debug: bool) -> int:
+    """The exit code of a command whose errors, if any, were printed as one message."""
+    try:
+        code = _command(words)
+        sys.stdout.flush()  # a closed pipe shows here, not at exit
+        return code
+    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Cancelled:
+        raise
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        print(f"edgereel: error: {_sentence(error)}", file=sys.stderr)
+        return 2 if isinstance(error, InputError | PlanError) else 1
+
+
+def _command(words: Sequence[str]) -> int:
+    """Runs the command that the first word names."""
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_ABOUT)
+        return 0 if words else 2
+    if words[0] == "--version":
+        print(f"edgereel {__version__}")
+        return 0
+    if words[0] not in COMMANDS:
+        raise InputError(
+            f"There is no command {words[0]!r}. Expected one of {', '.join(COMMANDS)}. "
+            "`edgereel -h` says what each one does."
+        )
+    with _terminable():
+        return COMMANDS[words[0]](cli_flags.dashed(words[1:]))
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM, as `timeout` and batch systems send it, cleans up and ends like Ctrl-C."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not the main thread: whoever owns the process decides
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _write_json(path: Path, content: object) -> None:
+    with files.all_or_nothing(path) as temp:
+        temp.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _summary(path: str, clip: pipeline.Video, seconds: float) -> str:
+    """What was written, on one line."""
+    frames, height, width, _ = clip.frames.shape
+    return (
+        f"{path}: {frames} frames, {width} x {height}, {clip.fps:g} fps, "
+        f"made in {seconds:.1f} s, seed {clip.metadata['seed']}, "
+        f"backend {clip.metadata['backend']}"
+    )
+
+
+def _sentence(error: Exception) -> str:
+    """One message for any error: ours as they are, a bug named as one."""
+    if isinstance(error, EdgereelError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return f"out of memory ({error}). Close other programs, or ask for fewer frames."
+    text = f"{type(error).__name__}: {error}".rstrip(": ")
+    return f"unexpected {text}. This is a bug: please report it with the output of --debug."
+
+
+if __name__ == "__main__":
+    sys.exit(main())

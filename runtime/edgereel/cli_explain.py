@@ -1,0 +1,242 @@
+"""A plan as text: what can be set, what runs in which order, and its size in files and bytes."""
+
+import math
+from collections.abc import Iterable, Iterator
+
+from edgereel import cli_flags
+from edgereel.cli_table import size, table
+from edgereel.cli_weights import weights
+from edgereel.plan import (
+    Denoise,
+    GraphSpec,
+    Mode,
+    Noise,
+    Op,
+    Plan,
+    Ref,
+    Renoise,
+    Run,
+    Stage,
+    TensorSpec,
+    Tokenize,
+)
+
+__all__ = ["explain"]
+
+_SHORT = {"float32": "f32", "float16": "f16", "int64": "i64", "int32": "i32", "uint8": "u8"}
+_ITEM_BYTES = {"float32": 4, "float16": 2, "int64": 8, "int32": 4, "uint8": 1, "bool": 1}
+
+# Where a value is made and last read, counted in ops from the start of the mode.
+Life = tuple[int, int]
+
+
+def explain(plan: Plan, mode_name: str | None) -> str:
+    """The plan of one mode (the first, if not named) as lines of at most readable width."""
+    name, mode = cli_flags.pick_mode(plan, mode_name)
+    lines = [f"{plan.name}: {plan.description}".rstrip(": "), ""]
+    total = sum((plan.folder / rel).stat().st_size for rel in plan.files)
+    lines += [
+        f"folder      {plan.folder}",
+        f"system      {plan.system}, plan format {plan.format}",
+        f"files       {len(plan.files)}, {size(total)}",
+        f"modes       {', '.join(plan.modes)} (shown: {name})",
+        f"output      {_output(mode)}",
+    ]
+    if mode.description:
+        lines += [f"mode        {mode.description}"]
+    lines += ["", "Parameters", *_params(mode), "", "Stages", *_stages(mode)]
+    lines += ["", "Graphs of this mode", *_graphs(plan, mode)]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _output(mode: Mode) -> str:
+    fps = mode.output.fps
+    rate = f"{_default(mode, fps)} fps" + (f" (--{fps.param})" if isinstance(fps, Ref) else "")
+    return f"{mode.output.value}, {_tensor(mode.values[mode.output.value])} at {rate}"
+
+
+def _params(mode: Mode) -> list[str]:
+    rows = [("name", "flag", "values", "meaning")]
+    for name, param in mode.params.items():
+        spelled = ", ".join(cli_flags.flags(name, param)) or f"--set {name}=..."
+        rows.append((name, spelled, cli_flags.describe(param), param.description))
+    return table(rows)
+
+
+def _stages(mode: Mode) -> list[str]:
+    """Every stage with its ops, the values they make, and the most bytes alive at once."""
+    sizes = _symbols(mode)
+    lines = []
+    for (number, stage), peak in zip(enumerate(mode.stages, 1), _peaks(mode, sizes), strict=True):
+        chunks = "" if stage.each is None else f", {_chunks(mode, stage)}"
+        lines.append(f"  {number}. {stage.name}{chunks}; values take at most {size(peak)}")
+        for op in stage.ops:
+            lines.append(f"       {_title(mode, op)}")
+            rows = [("  " + v, *_value(mode.values[v], sizes)) for v in _writes(op)]
+            lines += table(rows, indent=" " * 9)
+    if sizes:
+        used = ", ".join(f"{symbol} = {number}" for symbol, number in sizes.items())
+        lines.append(f"  Bytes are for the defaults: {used}.")
+    return lines
+
+
+def _chunks(mode: Mode, stage: Stage) -> str:
+    assert stage.each is not None
+    joined = ", ".join(f"{inner} joined as {outer}" for inner, outer in stage.collect.items())
+    return (
+        f"once per {_default(mode, stage.each.size)} of {stage.each.value} "
+        f"(seen as {stage.each.as_}); {joined}"
+    )
+
+
+def _title(mode: Mode, op: Op) -> str:
+    """One op in words, with what it reads."""
+    match op:
+        case Tokenize():
+            rows = mode.rows[op.rows]
+            texts = [f"{r.param}{'+' + repr(r.append) if r.append else ''}" for r in rows]
+            named = [text if r.param else repr(r.text) for r, text in zip(rows, texts, strict=True)]
+            return f"tokenize {' | '.join(named)} with {op.tokenizer}"
+        case Noise():
+            return "draw noise" + (", the same for every entry of axis 0" if op.shared else "")
+        case Run():
+            return f"run {op.graph}({', '.join(op.inputs.values())})"
+        case Renoise():
+            start = "clean" if op.from_ is None else _default(mode, op.from_)
+            return f"renoise {op.x} from t = {start} to {_default(mode, op.to)} on {op.schedule}"
+        case Denoise():
+            return _denoise_title(mode, op)
+
+
+def _denoise_title(mode: Mode, op: Denoise) -> str:
+    guided = "" if op.guidance is None else f", {len(op.guidance.weights)} guidance rows"
+    part = ""
+    if op.range is not None:
+        end = "clean" if op.range.to is None else f"t > {_default(mode, op.range.to)}"
+        part = f", from t <= {_default(mode, op.range.from_)} until {end}"
+    return (
+        f"denoise {op.x} with {op.graph}({', '.join(op.conditions.values())}): "
+        f"{_default(mode, op.steps)} steps of {_default(mode, op.sampler)} on {op.schedule} "
+        f"({_default(mode, op.spacing)}){part}{guided}"
+    )
+
+
+def _graphs(plan: Plan, mode: Mode) -> list[str]:
+    rows = [("graph", "weights", "files", "")]
+    for name in dict.fromkeys(op.graph for op in _ops(mode) if isinstance(op, Run | Denoise)):
+        spec = plan.graphs[name]
+        counts = weights(plan.folder / spec.file)
+        counted = ", ".join(f"{_millions(n)} {_SHORT.get(t, t)}" for t, n in counts.items())
+        rows.append((name, counted or "none", _files(plan, spec), ""))
+    return table(rows)
+
+
+def _files(plan: Plan, spec: GraphSpec) -> str:
+    files = (spec.file, *spec.weights)
+    return ", ".join(f"{rel} ({size((plan.folder / rel).stat().st_size)})" for rel in files)
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:.2f} M" if count >= 10_000 else str(count)
+
+
+def _tensor(spec: TensorSpec) -> str:
+    return f"{_SHORT.get(spec.dtype, spec.dtype)} [{', '.join(map(str, spec.shape))}]"
+
+
+def _value(spec: TensorSpec, sizes: dict[str, int]) -> tuple[str, str]:
+    return _tensor(spec), size(_bytes(spec, sizes))
+
+
+def _bytes(spec: TensorSpec, sizes: dict[str, int]) -> int:
+    """Bytes of a value; an axis that only the run decides counts as 1."""
+    numbers = [axis if isinstance(axis, int) else sizes.get(axis, 1) for axis in spec.shape]
+    return math.prod(numbers) * _ITEM_BYTES[spec.dtype]
+
+
+def _default(mode: Mode, field: object) -> object:
+    """The literal, or the default of the param it refers to."""
+    return mode.params[field.param].default if isinstance(field, Ref) else field
+
+
+def _symbols(mode: Mode) -> dict[str, int]:
+    """Sizes of the shape symbols for the default params: kept rows and chunk lengths."""
+    sizes: dict[str, int] = {}
+    for op in _ops(mode):
+        if isinstance(op, Tokenize):
+            axis = mode.values[op.ids].shape[0]
+            if isinstance(axis, str):
+                sizes[axis] = len(mode.rows[op.rows])
+    for stage in mode.stages:
+        if stage.each is not None:
+            axis, length = mode.values[stage.each.as_].shape[0], _default(mode, stage.each.size)
+            if isinstance(axis, str) and isinstance(length, int):
+                sizes[axis] = length
+    return sizes
+
+
+def _peaks(mode: Mode, sizes: dict[str, int]) -> Iterator[int]:
+    """The most bytes of values alive during one op, for each stage; graphs' insides not counted."""
+    lives = _lives(mode)
+    at = 0
+    for stage in mode.stages:
+        span = range(at, at + max(len(stage.ops), 1))
+        yield max(
+            sum(
+                _bytes(mode.values[name], sizes)
+                for name, (made, read) in lives.items()
+                if made <= moment <= read
+            )
+            for moment in span
+        )
+        at = span.stop
+
+
+def _lives(mode: Mode) -> dict[str, Life]:
+    """When each value is made and last read; joined values exist from their stage's start."""
+    lives: dict[str, Life] = {}
+
+    def touch(names: Iterable[str], moment: int) -> None:
+        for name in names:
+            lives[name] = (lives.get(name, (moment, moment))[0], moment)
+
+    at = 0
+    for stage in mode.stages:
+        last = at + max(len(stage.ops), 1) - 1
+        if stage.each is not None:
+            touch((stage.each.value, stage.each.as_, *stage.collect.values()), at)
+        for moment, op in enumerate(stage.ops, at):
+            touch((*_reads(op), *_writes(op)), moment)
+        if stage.each is not None:
+            touch((stage.each.value, *stage.collect, *stage.collect.values()), last)
+        at = last + 1
+    touch((mode.output.value,), at)
+    return lives
+
+
+def _ops(mode: Mode) -> Iterator[Op]:
+    return (op for stage in mode.stages for op in stage.ops)
+
+
+def _reads(op: Op) -> tuple[str, ...]:
+    match op:
+        case Run():
+            return tuple(op.inputs.values())
+        case Denoise():
+            return (op.x, *op.conditions.values())
+        case Renoise():
+            return (op.x,)
+        case _:
+            return ()
+
+
+def _writes(op: Op) -> tuple[str, ...]:
+    match op:
+        case Tokenize():
+            return tuple(name for name in (op.ids, op.mask, op.row) if name is not None)
+        case Noise():
+            return (op.value,)
+        case Run():
+            return tuple(op.outputs.values())
+        case Denoise() | Renoise():
+            return (op.out,)

@@ -1,0 +1,302 @@
+"""Runs a plan: a loop over stages, a `match` over op kinds, and the denoise loop.
+
+It knows ops, never models. Values live in the backend's buffers; the host only draws noise,
+joins chunks and tokenizes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgereel.backends import Array, Backend, Buffer, Engine
+from edgereel.call import C_NOISE, Call, Sizes
+from edgereel.errors import Cancelled, EngineError, PlanError
+from edgereel.levels import checked_table
+from edgereel.plan import Denoise, Mode, Noise, Plan, Renoise, Run, Stage, Tokenize
+from edgereel.tokenizer import Tokenizer
+
+__all__ = ["Interpreter", "Progress", "Result"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a call is: reported when a stage starts (step 0) and after each call of a graph."""
+
+    stage: str
+    stage_index: int
+    stages: int
+    step: int  # finished steps of the present op
+    steps: int
+    chunk: int  # index of the present chunk
+    chunks: int
+    done: float  # share of the work, 0 to 1
+    seconds: float  # since the call began
+
+
+@dataclass
+class Result:
+    """What a run leaves: frames u8 [F, H, W, 3], and facts about the run."""
+
+    frames: NDArray[np.uint8]
+    fps: float
+    seconds: dict[str, float] = field(default_factory=dict)  # by stage
+    warnings: list[str] = field(default_factory=list)
+
+
+class Interpreter:
+    """One cascade on one backend; engines, schedules and tokenizers stay loaded."""
+
+    def __init__(self, plan: Plan, backend: Backend, *, verify_hashes: bool = True) -> None:
+        self.plan, self.backend = plan, backend
+        self.engines: dict[str, Engine] = {}  # by graph
+        self._tables: dict[str, NDArray[np.float64]] = {}
+        self._tokenizers: dict[str, Tokenizer] = {}
+        self._verify = verify_hashes
+
+    def run(
+        self,
+        mode: Mode,
+        params: Mapping[str, Any],
+        *,
+        noise: Mapping[str, Array],
+        callback: Callable[[Progress], None],
+        cancelled: Event,
+    ) -> Result:
+        """The frames of one prompt.
+
+        Raises:
+            InputError: a param or a given noise array does not fit, before any graph runs.
+            EngineError: a graph failed, or memory ran out.
+            Cancelled: `cancelled` was set, or the callback raised it.
+        """
+        tables = {
+            op.schedule: self.table(op.schedule)
+            for stage in mode.stages
+            for op in stage.ops
+            if isinstance(op, Denoise | Renoise)
+        }
+        call = Call(self.plan, mode, params, tables, noise)
+        try:
+            return _Run(self, call, callback, cancelled).run()
+        except MemoryError as error:
+            raise EngineError(
+                f"memory ran out ({error}); expected room for the values of this mode, which "
+                f"`edgereel explain` lists. Close other programs, or use a smaller cascade."
+            ) from error
+
+    def engine(self, graph: str) -> Engine:
+        """The engine of a graph, loaded at its first use."""
+        if graph not in self.engines:
+            spec = self.plan.graphs[graph]
+            for rel in spec.weights:
+                self._file(rel)
+            self.engines[graph] = self.backend.load(self._file(spec.file), spec)
+        return self.engines[graph]
+
+    def tokenizer(self, name: str) -> Tokenizer:
+        """A tokenizer, loaded at its first use."""
+        if name not in self._tokenizers:
+            spec = self.plan.tokenizers[name]
+            self._tokenizers[name] = Tokenizer(self._file(spec.file), spec)
+        return self._tokenizers[name]
+
+    def table(self, name: str) -> NDArray[np.float64]:
+        """The alphas_cumprod of a schedule, f64 [T], loaded at its first use."""
+        if name not in self._tables:
+            rel = self.plan.schedules[name].file
+            try:
+                self._tables[name] = checked_table(np.load(self._file(rel), allow_pickle=False))
+            except (ValueError, OSError, EOFError) as error:
+                raise PlanError.at(f"files.{rel}", str(error), "alphas_cumprod, f64 [T]") from None
+        return self._tables[name]
+
+    def _file(self, rel: str) -> Path:
+        return self.plan.check_file(rel) if self._verify else self.plan.folder / rel
+
+
+@dataclass
+class _Scope:
+    """What the ops of a stage, or of one chunk of it, can see."""
+
+    values: dict[str, Buffer]
+    sizes: Sizes
+    chunk: int | None = None
+
+
+class _Run:
+    """The state of one call."""
+
+    def __init__(
+        self,
+        interpreter: Interpreter,
+        call: Call,
+        callback: Callable[[Progress], None],
+        cancelled: Event,
+    ) -> None:
+        self.interpreter, self.backend, self.call = interpreter, interpreter.backend, call
+        self.callback, self.cancelled = callback, cancelled
+        self.started = time.perf_counter()
+        self.stage_index, self.chunk, self.chunks = 0, 0, 1
+        self.done, self.total = 0, call.total_work()
+        self.warnings: list[str] = []
+
+    def run(self) -> Result:
+        mode, values, seconds = self.call.mode, dict[str, Buffer](), dict[str, float]()
+        for self.stage_index, stage in enumerate(mode.stages):
+            started = time.perf_counter()
+            self.run_stage(stage, values)
+            for name in values.keys() - self.call.read_after(self.stage_index):
+                del values[name]
+            seconds[stage.name] = time.perf_counter() - started
+        frames = self.backend.get(values[mode.output.value])
+        return Result(frames, float(self.call.value(mode.output.fps)), seconds, self.warnings)
+
+    def run_stage(self, stage: Stage, values: dict[str, Buffer]) -> None:
+        """Runs a stage, once or per chunk, and adds what leaves it to `values`."""
+        chunks = self.call.chunks(stage)
+        self.chunk, self.chunks = 0, len(chunks)
+        self.report(0, 1)
+        if stage.each is None:
+            self.run_ops(stage, _Scope(values, chunks[0].sizes))
+            return
+        whole = self.read(stage.each.value, _Scope(values, self.call.sizes))
+        parts: dict[str, list[Array]] = {name: [] for name in stage.collect}
+        for self.chunk, chunk in enumerate(chunks):
+            inside = {**values, stage.each.as_: whole[chunk.start : chunk.stop]}
+            self.run_ops(stage, _Scope(inside, chunk.sizes, self.chunk))
+            for name, arrays in parts.items():
+                arrays.append(self.backend.get(inside[name]))
+        for name, joined in stage.collect.items():
+            values[joined] = self.backend.put(np.concatenate(parts[name]))
+
+    def run_ops(self, stage: Stage, scope: _Scope) -> None:
+        for op in stage.ops:
+            match op:
+                case Tokenize():
+                    self.tokenize(op, scope)
+                case Noise():
+                    shape = self.call.shape(op.value, scope.sizes)
+                    drawn = self.draw(op.value, shape, scope, op.shared)
+                    scope.values[op.value] = self.backend.put(drawn)
+                case Run():
+                    inputs = {name: self.read(value, scope) for name, value in op.inputs.items()}
+                    outputs = {name: self.make(value, scope) for name, value in op.outputs.items()}
+                    self.step(self.interpreter.engine(op.graph), inputs, outputs)
+                    self.done += self.call.work(op, scope.sizes)
+                    self.report(1, 1)
+                case Denoise():
+                    self.denoise(op, scope)
+                case Renoise():
+                    c_x, c_z = self.call.renoise[op.out]
+                    x = self.backend.get(self.read(op.x, scope))
+                    z = self.draw(op.noise, x.shape, scope, op.shared_noise)
+                    mixed = np.float32(c_x) * x + np.float32(c_z) * z
+                    scope.values[op.out] = self.backend.put(mixed)
+
+    def denoise(self, op: Denoise, scope: _Scope) -> None:
+        """The sampling loop: x and prev move between two buffers each, the rest stays bound."""
+        steps, x = self.call.steps[op.out], self.read(op.x, scope)
+        engine, graph = self.interpreter.engine(op.graph), self.interpreter.plan.graphs[op.graph]
+        inputs = {name: self.read(value, scope) for name, value in op.conditions.items()}
+        inputs["weights"] = self.backend.put(steps.weights)
+        for name in {"prev", "noise"} & graph.inputs.keys():
+            inputs[name] = self.backend.put(np.zeros(x.shape, np.float32))
+        pairs = [
+            {name: self.backend.empty("float32", x.shape) for name in ("x_next", "x0")}
+            for _ in range(2)
+        ]
+        rows, count = self.backend.put(steps.rows), len(steps.rows)
+        for k in range(count):
+            outputs = pairs[k % 2]
+            if op.noise is not None and steps.rows[k, C_NOISE] != 0:
+                drawn = self.draw(op.noise, x.shape, scope, op.shared_noise, steps.first + k)
+                inputs["noise"] = self.backend.put(drawn)
+            self.step(engine, {**inputs, "x": x, "row": rows[k]}, outputs)
+            x = outputs["x_next"]
+            if "prev" in inputs:
+                inputs["prev"] = outputs["x0"]
+            self.done += self.call.work(op, scope.sizes) // count
+            self.report(k + 1, count)
+        scope.values[op.out] = x
+
+    def tokenize(self, op: Tokenize, scope: _Scope) -> None:
+        """The kept rows of a guidance batch as ids, mask and declared indices."""
+        kept, rows = self.call.kept[op.rows], self.call.mode.rows[op.rows]
+        texts = []
+        for index in kept:
+            row = rows[index]
+            given = "" if row.param is None else self.call.params[row.param]
+            texts.append(f"{given}{row.append}{row.text or ''}")
+        ids, mask, cut = self.interpreter.tokenizer(op.tokenizer).encode(texts)
+        for index in cut:
+            name = rows[kept[index]].param or "a text of the plan"
+            sentence = (
+                f"{name} is longer than the {ids.shape[1]} tokens that {op.tokenizer!r} reads; "
+                f"its end was left out. Shorten it to have all of it count."
+            )
+            if sentence not in self.warnings:
+                self.warnings.append(sentence)
+        made = {op.ids: ids, op.mask: mask, op.row: np.array(kept, np.int64)}
+        for value, array in made.items():
+            if value is not None:
+                dtype = self.call.mode.values[value].dtype
+                scope.values[value] = self.backend.put(array.astype(dtype))
+
+    def draw(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        scope: _Scope,
+        shared: bool,
+        step: int | None = None,
+    ) -> Array:
+        """Noise f32 of the shape; shared noise is one draw for every index of axis 0."""
+        if not shared:
+            return self.call.draws.draw(name, shape, step=step, chunk=scope.chunk)
+        return np.broadcast_to(self.call.draws.draw(name, shape[1:], step=step), shape)
+
+    def read(self, value: str, scope: _Scope) -> Buffer:
+        """The buffer of a value that was made, or of a numeric param."""
+        if value in scope.values:
+            return scope.values[value]
+        return self.backend.put(self.call.fill(value, scope.sizes))
+
+    def make(self, value: str, scope: _Scope) -> Buffer:
+        """A new buffer for a value."""
+        spec = self.call.mode.values[value]
+        scope.values[value] = self.backend.empty(spec.dtype, self.call.shape(value, scope.sizes))
+        return scope.values[value]
+
+    def step(
+        self, engine: Engine, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]
+    ) -> None:
+        """One call of a graph, unless the caller wants to stop."""
+        if self.cancelled.is_set():
+            raise Cancelled(
+                "The call was cancelled; nothing was written. Call again to start over."
+            )
+        engine.run(inputs, outputs)
+
+    def report(self, step: int, steps: int) -> None:
+        """Tells the caller where the work is."""
+        self.callback(
+            Progress(
+                stage=self.call.mode.stages[self.stage_index].name,
+                stage_index=self.stage_index,
+                stages=len(self.call.mode.stages),
+                step=step,
+                steps=steps,
+                chunk=self.chunk,
+                chunks=self.chunks,
+                done=self.done / max(self.total, 1),
+                seconds=time.perf_counter() - self.started,
+            )
+        )

@@ -1,0 +1,200 @@
+"""The Python interface: load a cascade, call it with a prompt, get a video."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event, Lock
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgereel import backends
+from edgereel import plan as plans
+from edgereel.errors import InputError
+from edgereel.interpreter import Interpreter, Progress
+from edgereel.params import ParamValue, fill_params
+
+__all__ = ["Cascade", "Progress", "Video", "load"]
+
+
+_CALLS = (plans.Run, plans.Denoise)
+
+
+@dataclass(frozen=True)
+class Video:
+    """A finished video: frames u8 [F, H, W, 3], sRGB 0..255."""
+
+    frames: NDArray[np.uint8]
+    fps: float
+    metadata: dict[str, Any] = field(default_factory=dict)  # JSON values only
+
+    def save(self, path: str | Path) -> Path:
+        """The path written: .mp4, .gif, or a folder of PNG files (see `edgereel.video.save`).
+
+        Raises:
+            InputError: an unknown suffix.
+            OutputError: it cannot be written.
+        """
+        from edgereel import video
+
+        return video.save(self.frames, self.fps, path)
+
+
+class Cascade:
+    """A loaded cascade; engines stay loaded between calls, calls run one after the other."""
+
+    def __init__(self, plan: plans.Plan, interpreter: Interpreter, reason: str) -> None:
+        self.plan = plan
+        self.backend = interpreter.backend
+        self.reason = reason
+        self._interpreter = interpreter
+        self._cancelled = Event()
+        self._lock = Lock()
+
+    @overload
+    def __call__(self, prompt: str | None = None, **options: Any) -> Video: ...
+    @overload
+    def __call__(self, prompt: list[str] | tuple[str, ...], **options: Any) -> list[Video]: ...
+    def __call__(
+        self,
+        prompt: str | Sequence[str] | None = None,
+        *,
+        mode: str | None = None,
+        callback: Callable[[Progress], None] | None = None,
+        noise: str | Path | Mapping[str, NDArray[Any]] | None = None,
+        params: Mapping[str, object] | None = None,
+        **options: object,
+    ) -> Video | list[Video]:
+        """The video of a prompt; of a list of prompts, a list of videos.
+
+        Args:
+            prompt: what should be seen.
+            mode: which of the plan's modes; the first if not given.
+            callback: called after every step; it may raise `edgereel.Cancelled` to stop.
+            noise: an .npz file or arrays to use instead of drawn noise (see engines/README.md).
+            params: params by name, also those with a dot such as "steps.decoder".
+            **options: params by name or alias, such as seed=7, steps=20, guidance_scale=3.
+
+        Raises:
+            InputError: a value cannot be used; nothing has been computed.
+            PlanError: a file of the cascade is damaged.
+            EngineError: a graph failed.
+            Cancelled: `cancel` was called, or the callback raised it.
+        """
+        chosen = self._mode(mode)
+        prompts = list(prompt) if isinstance(prompt, (list, tuple)) else [prompt]
+        asked = [
+            fill_params(self.plan.modes[chosen], _merged(one, params or {}, options))
+            for one in prompts
+        ]
+        arrays = _noise_arrays(noise)
+        with self._lock:
+            self._cancelled.clear()
+            videos = [
+                self._make(chosen, values, arrays, callback or (lambda _: None)) for values in asked
+            ]
+        return videos if isinstance(prompt, (list, tuple)) else videos[0]
+
+    def cancel(self) -> None:
+        """Stops the call in progress before its next step; that call raises `Cancelled`."""
+        self._cancelled.set()
+
+    def _mode(self, name: str | None) -> str:
+        modes = self.plan.modes
+        if name is None:
+            return next(iter(modes))
+        if name not in modes:
+            raise InputError(
+                f"mode is {name!r}; expected one of {', '.join(modes)}. Choose one, or leave it "
+                f"out for the first."
+            )
+        return name
+
+    def _make(
+        self,
+        mode: str,
+        values: dict[str, ParamValue],
+        noise: Mapping[str, NDArray[Any]],
+        callback: Callable[[Progress], None],
+    ) -> Video:
+        program, runner = self.plan.modes[mode], self._interpreter
+        result = runner.run(
+            program, values, noise=noise, callback=callback, cancelled=self._cancelled
+        )
+        graphs = {
+            op.graph for stage in program.stages for op in stage.ops if isinstance(op, _CALLS)
+        }
+        metadata = {
+            "cascade": self.plan.name,
+            "mode": mode,
+            "prompt": values.get("prompt"),
+            "seed": values.get("seed"),
+            "params": values,
+            "given_noise": sorted(noise),
+            "backend": self.backend.name,
+            "backend_reason": self.reason,
+            **self.backend.describe(),
+            "engines": {graph: runner.engines[graph].sha256 for graph in sorted(graphs)},
+            "seconds": result.seconds,
+            "warnings": result.warnings,
+        }
+        return Video(result.frames, result.fps, metadata)
+
+
+def load(
+    path: str | Path,
+    *,
+    backend: str = "auto",
+    threads: int | None = None,
+    verify_hashes: bool = True,
+) -> Cascade:
+    """The cascade in a folder; its graphs load at their first use.
+
+    Args:
+        path: a folder with plan.json, made by `python export/build.py`.
+        backend: "auto" or a name from `edgereel.backends.BACKENDS`.
+        threads: CPU threads of the backend; None leaves the choice to it.
+        verify_hashes: compare each file with the plan's sha256 before it is used.
+
+    Raises:
+        PlanError: the folder is not a cascade, or is damaged.
+        InputError: an unknown backend or a wrong number of threads.
+        BackendUnavailable: the backend cannot run here.
+    """
+    if threads is not None and (type(threads) is not int or threads < 1):
+        raise InputError(
+            f"threads is {threads!r}; expected a whole number of at least 1. Leave it out to use "
+            f"all cores."
+        )
+    plan = plans.load(path)
+    chosen, reason = backends.choose(backend, plan, threads=threads)
+    return Cascade(plan, Interpreter(plan, chosen, verify_hashes=verify_hashes), reason)
+
+
+def _merged(
+    prompt: object, params: Mapping[str, object], options: Mapping[str, object]
+) -> dict[str, object]:
+    """All that was given, by the spelling it was given in."""
+    merged = {} if prompt is None else {"prompt": prompt}
+    for word, value in (*params.items(), *options.items()):
+        if word in merged:
+            raise InputError(f"{word} is given twice; expected one value. Drop one of them.")
+        merged[word] = value
+    return merged
+
+
+def _noise_arrays(noise: str | Path | Mapping[str, NDArray[Any]] | None) -> dict[str, NDArray[Any]]:
+    if noise is None or isinstance(noise, Mapping):
+        return dict(noise or {})
+    try:
+        with np.load(noise, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"noise {str(noise)!r} cannot be read ({error}); expected an .npz file. Write one with "
+            f"numpy.savez, keys as engines/README.md says."
+        ) from None

@@ -1,0 +1,67 @@
+"""Fixtures for all tests, and skips with their reason where a requirement is missing."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib.util
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TOY = Path(__file__).parent / "data" / "toy"
+EditToy = Callable[[Callable[[dict[str, Any]], object]], Path]
+
+
+@functools.cache
+def missing(marker: str) -> str:
+    """Why tests with this marker cannot run here; empty if they can."""
+    if marker == "torch" and importlib.util.find_spec("torch") is None:
+        return "torch is not installed"
+    libraries = ("tensorrt", "tensorrt_rtx")
+    if marker == "trt" and not any(importlib.util.find_spec(name) for name in libraries):
+        return "neither tensorrt nor tensorrt_rtx is installed"
+    if marker == "gpu":
+        count = ctypes.c_int(0)
+        try:
+            cuda = ctypes.CDLL("libcuda.so.1")
+        except OSError:
+            return "no CUDA driver"
+        if (
+            cuda.cuInit(0) != 0
+            or cuda.cuDeviceGetCount(ctypes.byref(count)) != 0
+            or not count.value
+        ):
+            return "no CUDA device"
+    return ""
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in item.iter_markers():
+        if reason := missing(mark.name):
+            pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def toy() -> Path:
+    """The toy cascade; see tests/data/make_toy.py."""
+    return TOY
+
+
+@pytest.fixture
+def edit_toy(tmp_path: Path) -> EditToy:
+    """A function that copies the toy cascade with its plan changed and returns the copy."""
+
+    def edit(change: Callable[[dict[str, Any]], object]) -> Path:
+        folder = tmp_path / "edited"
+        shutil.copytree(TOY, folder, dirs_exist_ok=True)
+        document = json.loads((TOY / "plan.json").read_text())
+        change(document)
+        (folder / "plan.json").write_text(json.dumps(document))
+        return folder
+
+    return edit

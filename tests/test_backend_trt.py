@@ -1,0 +1,299 @@
+"""The trt backend against a fake library and fake device memory: everything but the kernels.
+
+Alone: pytest tests/test_backend_trt.py
+"""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgereel import builds, plan
+from edgereel.backends import cuda, trt, trt_library
+from edgereel.errors import BackendUnavailable, BuildMismatch, EngineError
+
+GPU = trt_library.Device("Fake GPU", "8.9")
+
+
+class FakeCuda:
+    """Host memory in place of device memory; copies happen at once."""
+
+    cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)
+
+    def __init__(self) -> None:
+        self.blocks: dict[int, Any] = {}
+        self.waits = 0
+
+    def cudaSetDevice(self, _: int) -> tuple[int]:
+        return (0,)
+
+    def cudaStreamCreate(self) -> tuple[int, int]:
+        return 0, 77
+
+    def cudaMalloc(self, size: int) -> tuple[int, int]:
+        if size > 1 << 30:
+            return 2, 0
+        block = ctypes.create_string_buffer(size)
+        self.blocks[ctypes.addressof(block)] = block
+        return 0, ctypes.addressof(block)
+
+    def cudaFree(self, address: int) -> tuple[int]:
+        del self.blocks[address]
+        return (0,)
+
+    def cudaMemcpyAsync(self, to: int, source: int, size: int, kind: int, _: int) -> tuple[int]:
+        assert kind in (1, 2)
+        ctypes.memmove(to, source, size)
+        return (0,)
+
+    def cudaStreamSynchronize(self, _: int) -> tuple[int]:
+        self.waits += 1
+        return (0,)
+
+    def cudaGetErrorName(self, error: int) -> tuple[int, bytes]:
+        return 0, b"cudaErrorMemoryAllocation" if error == 2 else b"cudaErrorUnknown"
+
+
+class Severity(enum.IntEnum):
+    INTERNAL_ERROR, ERROR, WARNING = range(3)
+
+
+class FakeContext:
+    """Doubles `x`; counts what it is told."""
+
+    def __init__(self, calls: list[str]) -> None:
+        self.calls = calls
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.addresses: dict[str, int] = {}
+
+    def set_optimization_profile_async(self, index: int, _: int) -> bool:
+        self.calls.append(f"profile {index}")
+        return True
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> None:
+        self.calls.append(f"shape {name}")
+        self.shapes[name] = shape
+
+    def set_tensor_address(self, name: str, address: int) -> None:
+        self.calls.append(f"address {name}")
+        self.addresses[name] = address
+
+    def execute_async_v3(self, stream: int) -> bool:
+        assert stream == 77
+        count = int(np.prod(self.shapes["x"]))
+        kind = ctypes.c_float * count
+        x, y = (kind.from_address(self.addresses[name]) for name in ("x", "y"))
+        y[:] = [2 * value for value in x]
+        return True
+
+
+class FakeEngine:
+    num_io_tensors = 2
+
+    def __init__(self, content: bytes) -> None:
+        self.output = "FLOAT" if content == b"good" else "HALF"
+        self.calls: list[str] = []
+
+    def create_execution_context(self) -> FakeContext:
+        return FakeContext(self.calls)
+
+    def get_tensor_name(self, index: int) -> str:
+        return "xy"[index]
+
+    def get_tensor_mode(self, name: str) -> int:
+        return "xy".index(name)
+
+    def get_tensor_dtype(self, name: str) -> Any:
+        return SimpleNamespace(name="FLOAT" if name == "x" else self.output)
+
+
+class FakeRuntime:
+    def __init__(self, logger: Any) -> None:
+        self.logger = logger
+
+    def deserialize_cuda_engine(self, content: bytes) -> FakeEngine | None:
+        if content == b"refused":
+            self.logger.log(Severity.ERROR, "the plan is of another kind")
+            return None
+        return FakeEngine(content)
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
+    """A machine with a GPU, cuda-python and tensorrt 11.3, all fake."""
+    logger = type("ILogger", (), {"Severity": Severity})
+    modes = SimpleNamespace(INPUT=0, OUTPUT=1)
+    module = SimpleNamespace(ILogger=logger, Runtime=FakeRuntime, TensorIOMode=modes)
+    fake = FakeCuda()
+
+    def library(name: str | None = None) -> trt_library.Library:
+        if name not in (None, "tensorrt"):
+            raise BackendUnavailable(f"{name} is not installed")
+        return trt_library.Library(module, "tensorrt", "11.3")
+
+    for where in (trt, trt_library):
+        monkeypatch.setattr(where, "library", library)
+        monkeypatch.setattr(where, "device", lambda: GPU)
+    monkeypatch.setattr(trt, "runtime_api", lambda: fake)
+    monkeypatch.setattr(cuda, "runtime_api", lambda: fake)
+    return fake
+
+
+def cascade(folder: Path, content: bytes = b"good", **changes: Any) -> plan.Plan:
+    """A plan with one graph x -> y and a build of it whose engine is `content`."""
+    (folder / "graphs").mkdir(parents=True)
+    (folder / "graphs/double.onnx").write_bytes(b"not looked at")
+    np.save(folder / "unused.npy", np.zeros(1))
+    source = {"graphs/double.onnx": builds.sha256(folder / "graphs/double.onnx")}
+    f32 = {"dtype": "float32", "shape": ["K", 2]}
+    frames = {"dtype": "uint8", "shape": [1, 1, 1, 3]}
+    graph = {"file": "graphs/double.onnx", "inputs": {"x": f32}, "outputs": {"y": f32}}
+    mode = {
+        "params": {"prompt": {"type": "text"}, "seed": {"type": "int", "default": 0}},
+        "values": {"z": {"dtype": "float32", "shape": [3, 2]}, "video": frames},
+        "stages": [],
+        "output": {"value": "video", "fps": 8},
+    }
+    document = {"format": 1, "name": "double", "system": "test", "files": source,
+                "graphs": {"double": graph}, "modes": {"video": mode}}  # fmt: skip
+    import msgspec
+
+    found = msgspec.convert(json.loads(json.dumps(document)), plan.Plan)  # rules are not the point
+    found.__dict__["folder"] = folder
+    engine = builds.Engine(
+        file="double.engine", sha256="", bytes=len(content), source=source,
+        profiles=tuple({"x": ((n, 2), (n, 2), (n, 2))} for n in (1, 2)),
+        nodes=1, parameters=0, types={"Half": 1}, weights_bytes=0, activation_bytes=0,
+        seconds=0.0, peak_rss_bytes=0,
+    )  # fmt: skip
+    compiler = builds.Compiler(name="tensorrt", version="11.3")
+    facts: dict[str, Any] = {
+        "format": 1, "key": "", "backend": "trt", "library": compiler, "precision": "fp16",
+        "compute_capabilities": ("8.9",), "options": {},
+    } | changes  # fmt: skip
+    record = builds.Record(graphs={"double": engine}, **facts)
+    key = builds.record_key(record)
+    build = folder / "builds" / key
+    build.mkdir(parents=True)
+    (build / engine.file).write_bytes(content)
+    engine = msgspec.structs.replace(engine, sha256=builds.sha256(build / engine.file))
+    record = msgspec.structs.replace(record, key=key, graphs={"double": engine})
+    (build / builds.FILE).write_bytes(builds.encode(record))
+    return found
+
+
+def opened(found: plan.Plan) -> tuple[trt.Trt, Any]:
+    backend = trt.Trt(found)
+    spec = found.graphs["double"]
+    return backend, backend.load(found.folder / spec.file, spec)
+
+
+def test_runs_on_views_without_waiting(machine: FakeCuda, tmp_path: Path) -> None:
+    """Two chunks of a buffer through the engine; the device is waited for once, at the end."""
+    backend, engine = opened(cascade(tmp_path / "a"))
+    x = np.arange(6, dtype=np.float32).reshape(3, 2)
+    source, target = backend.put(x), backend.empty("float32", (3, 2))
+    engine.run({"x": source[0:2]}, {"y": target[0:2]})
+    engine.run({"x": source[2:3]}, {"y": target[2:3]})
+    assert machine.waits == 0
+    np.testing.assert_array_equal(backend.get(target), 2 * x)
+    np.testing.assert_array_equal(backend.get(target[1]), 2 * x[1])
+    assert machine.waits == 2
+
+
+def test_nothing_is_bound_twice(machine: FakeCuda, tmp_path: Path) -> None:
+    backend, engine = opened(cascade(tmp_path / "a"))
+    x, y = backend.empty("float32", (1, 2)), backend.empty("float32", (1, 2))
+    other = backend.empty("float32", (1, 2))
+    calls = engine._engine.calls
+    engine.run({"x": x}, {"y": y})
+    assert calls == ["profile 0", "shape x", "address x", "address y"]
+    engine.run({"x": x}, {"y": y})
+    engine.run({"x": x}, {"y": other})
+    assert calls[4:] == ["address y"]
+
+
+def test_memory_goes_with_its_last_view(machine: FakeCuda, tmp_path: Path) -> None:
+    backend = trt.Trt(cascade(tmp_path / "a"))
+    view: Any = backend.put(np.ones((4, 2), np.float32))[1:3]
+    assert len(machine.blocks) == 1
+    np.testing.assert_array_equal(backend.get(view), np.ones((2, 2)))
+    del view
+    assert machine.blocks == {}
+    with pytest.raises(EngineError, match="cudaErrorMemoryAllocation"):
+        backend.empty("float32", (1 << 30, 2))
+
+
+def test_describes_what_it_opened(machine: FakeCuda, tmp_path: Path) -> None:
+    backend, engine = opened(cascade(tmp_path / "a"))
+    facts = backend.describe()
+    assert facts["library"] == "tensorrt 11.3" and facts["precision"] == "fp16"
+    assert facts["device"] == "Fake GPU (compute capability 8.9)"
+    assert len(facts["builds"]) == 16 and len(engine.sha256) == 64
+
+
+def test_a_shape_without_a_profile_is_refused(machine: FakeCuda, tmp_path: Path) -> None:
+    backend, engine = opened(cascade(tmp_path / "a"))
+    x = backend.empty("float32", (3, 2))
+    with pytest.raises(EngineError, match=r"no profile takes x \[3, 2\].*x \[1, 2\] or x \[2, 2\]"):
+        engine.run({"x": x}, {"y": x})
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [(b"refused", "of another kind"), (b"half", "'HALF'.*'FLOAT'")]
+)
+def test_a_wrong_engine_is_refused(
+    machine: FakeCuda, tmp_path: Path, content: bytes, words: str
+) -> None:
+    with pytest.raises(EngineError, match=words):
+        opened(cascade(tmp_path / "a", content))
+
+
+def test_a_changed_engine_is_never_opened(machine: FakeCuda, tmp_path: Path) -> None:
+    found = cascade(tmp_path / "a")
+    (engine,) = found.folder.glob("builds/*/double.engine")
+    engine.write_bytes(b"evil")
+    with pytest.raises(BuildMismatch, match="is not opened"):
+        opened(found)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"compute_capabilities": ("8.0",)}, "compute capabilities 8.0, this GPU has 8.9"),
+        ({"library": builds.Compiler(name="tensorrt", version="10.3")}, "10.3, .*tensorrt 11.3"),
+    ],
+)
+def test_another_machines_build_is_refused(
+    machine: FakeCuda, tmp_path: Path, change: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(BuildMismatch, match=f"{words}.*python export/build.py compile"):
+        opened(cascade(tmp_path / "a", **change))
+
+
+def test_a_machine_without_gpu_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    found = cascade(tmp_path / "a")
+    monkeypatch.setattr(trt, "library", lambda *_: None)
+    monkeypatch.setattr(trt, "device", lambda: None)
+    assert "no CUDA GPU" in str(trt.Trt.unusable(found))
+
+
+def test_without_a_library_the_command_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> Callable[[], None]:
+        raise ModuleNotFoundError(name, name=name)
+
+    monkeypatch.setattr(trt_library.importlib, "import_module", missing)
+    with pytest.raises(BackendUnavailable, match="pip install tensorrt-rtx"):
+        trt_library.library()
+    with pytest.raises(BackendUnavailable, match="expected one of tensorrt, tensorrt_rtx"):
+        trt_library.library("tensorboard")
+    with pytest.raises(BackendUnavailable, match="pip install cuda-python"):
+        cuda.runtime_api()

@@ -1,0 +1,70 @@
+"""The ONNX Runtime backend refuses what does not fit, in a sentence: `pytest tests/test_ort.py`."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import edgereel
+from edgereel import backends, plan
+from edgereel.backends.ort import Ort
+
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture(scope="module")
+def backend() -> Ort:
+    return Ort(plan.load(Path(__file__).parent / "data" / "toy"), threads=1)
+
+
+def pixels(backend: Ort, toy: Path) -> Any:
+    return backend.load(toy / "graphs/pixels.onnx", plan.load(toy).graphs["pixels"])
+
+
+def test_outputs_are_written_in_place_and_slices_are_views(backend: Ort, toy: Path) -> None:
+    engine = pixels(backend, toy)
+    clip = backend.put(np.linspace(-1, 1, 3 * 3 * 2 * 2, dtype=np.float32).reshape(3, 3, 2, 2))
+    whole = backend.empty("uint8", (3, 2, 2, 3))
+    engine.run({"clip": clip[0:1]}, {"frames": whole[0:1]})
+    engine.run({"clip": clip[1:3]}, {"frames": whole[1:3]})
+    expected = np.clip((backend.get(clip) + 1) * 127.5 + 0.5, 0, 255).astype(np.uint8)
+    np.testing.assert_array_equal(backend.get(whole), expected.transpose(0, 2, 3, 1))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 2, 3), (2, 2, 2, 4), (1, 2, 2, 3)])
+def test_output_of_the_wrong_shape(backend: Ort, toy: Path, shape: tuple[int, ...]) -> None:
+    clip = backend.put(np.zeros((2, 3, 2, 2), np.float32))
+    with pytest.raises(edgereel.EngineError, match=r"graphs/pixels\.onnx: ONNX Runtime failed"):
+        pixels(backend, toy).run({"clip": clip}, {"frames": backend.empty("uint8", shape)})
+
+
+def test_graph_that_is_not_as_declared(backend: Ort, toy: Path) -> None:
+    specs = plan.load(toy).graphs
+    with pytest.raises(edgereel.EngineError, match=r"its inputs are .*clip.*; expected x "):
+        backend.load(toy / "graphs/pixels.onnx", specs["to_clip"])
+
+
+def test_damaged_graph(backend: Ort, toy: Path, tmp_path: Path) -> None:
+    (tmp_path / "pixels.onnx").write_bytes(b"not a graph")
+    with pytest.raises(edgereel.EngineError, match="ONNX Runtime cannot load it"):
+        backend.load(tmp_path / "pixels.onnx", plan.load(toy).graphs["pixels"])
+
+
+def test_choose(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = plan.load(toy)
+    monkeypatch.setattr(backends, "BACKENDS", {"ort": "edgereel.backends.ort:Ort"})
+    chosen, reason = backends.choose("auto", loaded)
+    assert chosen.name == "ort" and reason.startswith("ort: ")
+    with pytest.raises(edgereel.InputError, match="backend is 'cuda'; expected auto, ort"):
+        backends.choose("cuda", loaded)
+    find_spec: Callable[[str], object] = importlib.util.find_spec
+    hidden = lambda name: None if name == "onnxruntime" else find_spec(name)  # noqa: E731
+    monkeypatch.setattr(importlib.util, "find_spec", hidden)
+    for name in ("auto", "ort"):
+        with pytest.raises(edgereel.BackendUnavailable, match="pip install 'edgereel"):
+            backends.choose(name, loaded)
