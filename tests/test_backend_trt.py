@@ -177,7 +177,7 @@ def cascade(folder: Path, content: bytes = b"good", **changes: Any) -> plan.Plan
     compiler = builds.Compiler(name="tensorrt", version="11.3")
     facts: dict[str, Any] = {
         "format": 1, "key": "", "backend": "trt", "library": compiler, "precision": "fp16",
-        "compute_capabilities": ("8.9",), "options": {},
+        "compute_capabilities": ("8.9",), "options": {}, "recipe": "",
     } | changes  # fmt: skip
     record = builds.Record(graphs={"double": engine}, **facts)
     key = builds.record_key(record)

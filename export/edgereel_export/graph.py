@@ -1,12 +1,11 @@
-"""PyTorch modules to ONNX files with reference vectors, checked against PyTorch as they are made."""
+"""PyTorch modules to ONNX files with reference vectors, each checked against PyTorch."""
 
 from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
-__all__ = ["DenoiseStep", "Prediction"]
+__all__ = ["DenoiseStep", "Prediction", "StepConfig"]
 
 Prediction = Literal["epsilon", "v", "x0"]
 
@@ -22,7 +21,7 @@ class StepConfig:
 
 
 class DenoiseStep(nn.Module):
-    """One row of a schedule applied to x: (x, row, weights, prev, noise, conditions) -> (x_next, x0).
+    """One row of a schedule applied to x, guidance and update included: (x_next, x0).
 
     The network is called once on G*B rows as `network(x, t, *conditions)`; everything around it is
     float32. See `edgereel.schedule.ROW` for the columns of `row`.
@@ -77,6 +76,6 @@ class DenoiseStep(nn.Module):
         """sum_g weights[g] * network(x, t, conditions of row g)."""
         groups = weights.shape[0]
         rows = x.unsqueeze(0).expand(groups, *x.shape).flatten(0, 1)
-        out = self.network(rows, t.expand(rows.shape[0]), *conditions).float()
-        out = out.unflatten(0, (groups, -1))
+        out: Tensor = self.network(rows, t.expand(rows.shape[0]), *conditions)
+        out = out.float().reshape(groups, -1, *out.shape[1:])
         return (weights.view(-1, *[1] * x.ndim) * out).sum(0)

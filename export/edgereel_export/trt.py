@@ -8,6 +8,7 @@ process of its own (trt_engine.py).
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Callable, Collection, Mapping
@@ -30,6 +31,7 @@ from edgereel_export.trt_progress import Progress, Watch
 
 __all__ = ["Options", "Progress", "Result", "build"]
 
+RECIPE = ("precision", "retype", "trt_attention", "trt_engine", "trt_prepare")
 OLDEST_CAPABILITY = 8.0  # the oldest GPUs compiled for unless asked: Ampere
 
 
@@ -138,9 +140,18 @@ def _shared(trt: Library, options: Options) -> dict[str, Any]:
         "precision": options.precision,
         "compute_capabilities": capabilities,
         "options": {name: value for name, value in own.items() if value not in (None, [])},
+        "recipe": _recipe(),
         "device": gpu,
         "plugin": None,
     }
+
+
+def _recipe() -> str:
+    """Hash of the code between a graph and its engine: changed code makes other engines."""
+    digest = hashlib.sha256()
+    for name in RECIPE:
+        digest.update(Path(__file__).with_name(f"{name}.py").read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def _gpus(trt: Library, asked: tuple[str, ...] | None) -> tuple[list[str], str | None]:

@@ -92,6 +92,7 @@ class Record(_Strict, frozen=True):
     precision: Precision
     compute_capabilities: tuple[str, ...]
     options: dict[str, int | str | tuple[str, ...]]
+    recipe: str  # hash of the exporter's own rewriting and compiling code
     graphs: dict[str, Engine]
     device: str | None = None
     plugin: dict[str, str] | None = None
@@ -168,9 +169,8 @@ def build_key(engine_keys: Mapping[str, str]) -> str:
 
 def about(record: Record) -> dict[str, Any]:
     """The facts of a build that all its engines share, as plain JSON values."""
-    fields = ("library", "precision", "compute_capabilities", "options", "device", "plugin")
     plain: dict[str, Any] = msgspec.to_builtins(record)
-    return {name: plain[name] for name in ("format", *fields)}
+    return {name: plain[name] for name in plain.keys() - {"key", "backend", "graphs"}}
 
 
 def record_key(record: Record) -> str:

@@ -276,6 +276,16 @@ def test_fewer_graphs_reuse_their_engines(
 
 
 @pytest.mark.usefixtures("built")
+def test_changed_rewriting_is_another_build(
+    fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exporter that types graphs differently must not find the old engines."""
+    monkeypatch.setattr(trt, "RECIPE", ("precision",))
+    result = trt.build(copy(fresh, tmp_path), graphs=["encoder"])
+    assert result.compiled == ("encoder",)
+
+
+@pytest.mark.usefixtures("built")
 def test_changed_weights_are_another_build(fresh: Path, tmp_path: Path) -> None:
     """Only the changed graph is compiled; the old build does not fit the new plan."""
     folder = copy(fresh, tmp_path)

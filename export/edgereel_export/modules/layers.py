@@ -49,9 +49,8 @@ class TimestepEmbedding(nn.Module):
     def forward(self, t: Tensor) -> Tensor:
         """[N, out] for t f32 [N]."""
         x = sinusoid(t, self.width).to(self.linear_1.weight.dtype)
-        x = self.linear_2(F.silu(self.linear_1(x)))
-        assert isinstance(x, Tensor)
-        return x
+        out: Tensor = self.linear_2(F.silu(self.linear_1(x)))
+        return out
 
 
 class TemporalConv(nn.Module):
@@ -121,12 +120,15 @@ class Resnet(nn.Module):
         if self.conv2_time is not None:
             h = self.conv2_time(h, frames)
         x = self._resample(x)
-        return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+        if self.conv_shortcut is not None:
+            x = self.conv_shortcut(x)
+        out: Tensor = h + x
+        return out
 
 
 def _heads(x: Tensor, head_dim: int) -> Tensor:
     """[N, L, C] -> [N, heads, L, head_dim]."""
-    return x.unflatten(-1, (-1, head_dim)).transpose(1, 2)
+    return x.reshape(*x.shape[:-1], -1, head_dim).transpose(1, 2)
 
 
 class AddedKVAttention(nn.Module):
@@ -156,8 +158,8 @@ class AddedKVAttention(nn.Module):
         h = F.scaled_dot_product_attention(
             _heads(self.to_q(h), self.head_dim), k, v, attn_mask=mask
         )
-        h = self.to_out[0](h.transpose(1, 2).flatten(2))
-        return x + h.transpose(1, 2).reshape(shape)
+        out: Tensor = self.to_out[0](h.transpose(1, 2).flatten(2))
+        return x + out.transpose(1, 2).reshape(shape)
 
 
 def rotary(frames: int, width: int) -> tuple[Tensor, Tensor]:
@@ -183,9 +185,10 @@ class TemporalAttention(nn.Module):
         self.to_q = nn.Linear(channels, channels)
         self.to_k = nn.Linear(channels, channels)
         self.to_v = nn.Linear(channels, channels)
-        self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
-        nn.init.zeros_(self.to_out[0].weight)
-        nn.init.zeros_(self.to_out[0].bias)
+        out = nn.Linear(channels, channels)
+        nn.init.zeros_(out.weight)
+        nn.init.zeros_(out.bias)
+        self.to_out = nn.ModuleList([out])
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
         """[B*F, C, H, W] -> the same shape."""
@@ -196,6 +199,6 @@ class TemporalAttention(nn.Module):
         q = _rotate(_heads(self.to_q(y), self.head_dim), cos, sin)
         k = _rotate(_heads(self.to_k(y), self.head_dim), cos, sin)
         y = F.scaled_dot_product_attention(q, k, _heads(self.to_v(y), self.head_dim))
-        y = self.to_out[0](y.transpose(1, 2).flatten(2))
-        y = y.reshape(-1, h * w, frames, c).permute(0, 2, 3, 1)
-        return x + y.reshape(x.shape)
+        out: Tensor = self.to_out[0](y.transpose(1, 2).flatten(2))
+        out = out.reshape(-1, h * w, frames, c).permute(0, 2, 3, 1)
+        return x + out.reshape(x.shape)

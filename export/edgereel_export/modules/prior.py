@@ -1,4 +1,4 @@
-"""The diffusion prior: text embedding and states -> CLIP image embedding (DALL-E 2, Karlo's keys)."""
+"""The diffusion prior: text to CLIP image embedding (DALL-E 2 section 2.2, Karlo's keys)."""
 
 from __future__ import annotations
 
@@ -24,19 +24,26 @@ class PriorConfig:
     tokens: int = 77
 
 
+class _Gelu(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(width, 4 * width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.gelu(self.proj(x))
+
+
 class _FeedForward(nn.Module):
     """GELU MLP under the key names `net.0.proj` and `net.2`."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        first = nn.Module()
-        first.proj = nn.Linear(width, 4 * width)
-        self.net = nn.ModuleList([first, nn.Identity(), nn.Linear(4 * width, width)])
+        self.net = nn.ModuleList([_Gelu(width), nn.Identity(), nn.Linear(4 * width, width)])
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.net[2](F.gelu(self.net[0].proj(x)))
-        assert isinstance(h, Tensor)
-        return h
+        for layer in self.net:
+            x = layer(x)
+        return x
 
 
 class _Attention(nn.Module):
@@ -54,9 +61,8 @@ class _Attention(nn.Module):
             for layer in (self.to_q, self.to_k, self.to_v)
         )
         h = F.scaled_dot_product_attention(q, k, v, attn_mask=mask.to(q.dtype))
-        h = self.to_out[0](h.transpose(1, 2).flatten(2))
-        assert isinstance(h, Tensor)
-        return h
+        out: Tensor = self.to_out[0](h.transpose(1, 2).flatten(2))
+        return out
 
 
 class _Block(nn.Module):
@@ -121,6 +127,5 @@ class Prior(nn.Module):
         h = h + self.positional_embedding.to(h.dtype)
         for block in self.transformer_blocks:
             h = block(h, bias)
-        h = self.proj_to_clip_embeddings(self.norm_out(h[:, -1]))
-        assert isinstance(h, Tensor)
-        return h
+        out: Tensor = self.proj_to_clip_embeddings(self.norm_out(h[:, -1]))
+        return out

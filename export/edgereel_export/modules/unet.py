@@ -6,8 +6,9 @@ made pseudo-3D. Without `temporal` it is the plain 2-D network with the same key
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +42,10 @@ class UNetConfig:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> UNetConfig:
         """The config of a JSON object; lists become tuples."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        known: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
+        return cls(**known)
 
 
 class _Block(nn.Module):
@@ -88,7 +92,8 @@ class _Block(nn.Module):
             return x
         assert tokens is not None and bias is not None
         x = self.attentions[index](x, tokens, bias, f)
-        return self.attentions_time[index](x, f) if self.temporal else x
+        x = self.attentions_time[index](x, f) if self.temporal else x
+        return x
 
 
 class _Middle(_Block):
@@ -158,7 +163,7 @@ class UNet(nn.Module):
         h = self.conv_in(h)
         h = h if self.conv_in_time is None else self.conv_in_time(h, frames)
         skips = [h]
-        for block in self.down_blocks:
+        for block in cast("Iterable[_Block]", self.down_blocks):
             for i, resnet in enumerate(block.resnets):
                 h = block.attend(i, resnet(h, temb, frames), tokens, bias, frames)
                 skips.append(h)
@@ -168,12 +173,14 @@ class UNet(nn.Module):
         mid = self.mid_block
         h = mid.attend(0, mid.resnets[0](h, temb, frames), tokens, bias, frames)
         h = mid.resnets[1](h, temb, frames)
-        for block in self.up_blocks:
+        for block in cast("Iterable[_Block]", self.up_blocks):
             for i, resnet in enumerate(block.resnets):
                 h = resnet(torch.cat([h, skips.pop()], 1), temb, frames)
                 h = block.attend(i, h, tokens, bias, frames)
             for sampler in getattr(block, "upsamplers", ()):
                 h = sampler(h, temb, frames)
-        h = self.conv_out(F.silu(self.conv_norm_out(h)))
-        h = h if self.conv_out_time is None else self.conv_out_time(h, frames)
-        return h.unflatten(0, (-1, frames)).transpose(1, 2)
+        out: Tensor = self.conv_out(F.silu(self.conv_norm_out(h)))
+        if self.conv_out_time is not None:
+            out = self.conv_out_time(out, frames)
+        out = out.reshape(-1, frames, *out.shape[1:])
+        return out.transpose(1, 2)

@@ -54,6 +54,20 @@ _STILL = (
     "stays still",
 )
 _PLACES = ("", "", "", " on a dark background", " in the dark", " on black")
+_HELD_STILL = (  # after `is`; then as a verb
+    ("standing still", "not moving", "at rest", "staying in place", "resting", "motionless"),
+    ("stands still", "stays still"),
+)
+_HELD_PATTERNS = (
+    "on a dark background, a {colour} {shape} {moves}",
+    "in a video, the {colour} {shape} {moves}",
+    "a {colour} {shape} is {moving}",
+    "the {shape} that is {moving} is {colour}",
+    "a {colour} {shape} that {moves}",
+    "the {shape} {moves}. the {shape} is {colour}",
+    "one {shape}, {colour}, {moving}",
+    "{moving} in the dark: one {colour} {shape}",
+)
 
 
 def _pick(rng: np.random.Generator, options: tuple[str, ...]) -> str:
@@ -100,20 +114,20 @@ def caption(scenes: Scenes, index: int, rng: np.random.Generator) -> str:
     return text + "." if rng.random() < 0.15 else text
 
 
+def _held_phrase(motion: str, rng: np.random.Generator, *, finite: bool) -> str:
+    """The motion as `moves left` (finite) or `moving left`, the form that a sentence needs."""
+    if motion == "still":
+        return _pick(rng, _HELD_STILL[finite])
+    verb = _VERBS[int(rng.integers(len(_VERBS)))][finite]
+    way = _ACROSS[motion] if rng.random() < 0.12 else _pick(rng, _WAYS[motion])
+    return f"{verb} {way}"
+
+
 def held_out(colour: str, shape: str, motion: str, rng: np.random.Generator) -> str:
     """A sentence pattern kept out of training, made of training words."""
-    phrase = _motion_phrase(motion, rng)
-    pattern = _pick(
-        rng,
-        (
-            "{phrase} is a {colour} {shape}",
-            "on a dark background, a {colour} {shape} {phrase}",
-            "one {shape}, {colour}, {phrase}",
-            "a {colour} {shape}. the {shape} {phrase}",
-            "a {colour} {shape} is {phrase} in a video",
-        ),
-    )
-    return pattern.format(phrase=phrase, colour=colour, shape=shape)
+    pattern = _pick(rng, _HELD_PATTERNS)
+    phrase = _held_phrase(motion, rng, finite="{moves}" in pattern)
+    return pattern.format(colour=colour, shape=shape, moves=phrase, moving=phrase)
 
 
 def plain(colour: str, shape: str, motion: str) -> str:

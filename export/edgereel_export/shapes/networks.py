@@ -14,9 +14,9 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
-from ..modules.prior import Prior, PriorConfig
-from ..modules.text_proj import TextProj, TextProjConfig
-from ..modules.unet import UNet, UNetConfig
+from edgereel_export.modules.prior import Prior, PriorConfig
+from edgereel_export.modules.text_proj import TextProj, TextProjConfig
+from edgereel_export.modules.unet import UNet, UNetConfig
 
 __all__ = ["CHECKPOINT", "LENGTH", "build", "null_rows"]
 
@@ -24,8 +24,8 @@ CHECKPOINT = Path(__file__).with_name("checkpoint")
 LENGTH = 32  # tokens of a prompt
 _DIM = 96  # CLIP embedding width
 _CROSS = 64
-_PIXEL = {"layers_per_block": 1, "groups": 8, "head_dim": 16}
-_D = {
+_PIXEL: dict[str, Any] = {"layers_per_block": 1, "groups": 8, "head_dim": 16}
+_D: dict[str, Any] = {
     "out_channels": 3,
     "block_out_channels": (32, 48, 96),
     "attention": (False, True, True),
@@ -33,8 +33,8 @@ _D = {
     "fps": True,
     **_PIXEL,
 }
-_SR = {"in_channels": 6, "out_channels": 3, "scale_shift": False, **_PIXEL}
-_CLIP = {
+_SR: dict[str, Any] = {"in_channels": 6, "out_channels": 3, "scale_shift": False, **_PIXEL}
+_CLIP: dict[str, Any] = {
     "hidden_size": _DIM,
     "intermediate_size": 4 * _DIM,
     "num_hidden_layers": 3,
@@ -55,7 +55,7 @@ CONFIGS: dict[str, Any] = {
 def build(name: str, vocabulary: int = 512) -> nn.Module:
     """A freshly initialised network of the cascade by its folder name."""
     if name == "text_encoder":
-        ids = {"bos_token_id": 2, "eos_token_id": 1, "pad_token_id": 0}
+        ids: dict[str, Any] = {"bos_token_id": 2, "eos_token_id": 1, "pad_token_id": 0}
         text = CLIPTextConfig(vocab_size=vocabulary, max_position_embeddings=LENGTH, **ids, **_CLIP)
         return CLIPTextModelWithProjection(text)
     if name == "image_encoder":

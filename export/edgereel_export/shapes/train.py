@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -128,8 +128,9 @@ def _save(name: str, module: nn.Module, state: dict[str, Tensor]) -> None:
     """Write config.json and model.safetensors of one network into the checkpoint folder."""
     folder = CHECKPOINT / name
     folder.mkdir(parents=True, exist_ok=True)
-    config = module.config
-    values = asdict(config) if is_dataclass(config) else config.to_diff_dict()  # type: ignore[arg-type,union-attr]
+    config: Any = module.config
+    plain = is_dataclass(config) and not isinstance(config, type)
+    values = asdict(config) if plain else config.to_diff_dict()
     (folder / "config.json").write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
     kept = {key: value.contiguous() for key, value in state.items() if "position_ids" not in key}
     temporary = folder / "model.safetensors.part"
@@ -164,19 +165,21 @@ def _denoise_loss(
 def clip_component() -> Component:
     """Text and image encoder by the symmetric contrastive loss plus language modelling."""
     modules = nn.ModuleDict({name: build(name) for name in ("text_encoder", "image_encoder")})
-    modules["scale"] = nn.ParameterList([torch.tensor(math.log(10.0))])
+    scale = nn.ParameterList([torch.tensor(math.log(10.0))])
+    modules["scale"] = scale
 
     def loss(data: Data, progress: float, clips: bool) -> Tensor:
         scenes, ids, mask = data.scenes(192)
         frame = data.uniform(len(ids), 1) * (FRAMES - 1)
         pictures = draw(scenes, frame, 32)[:, :, 0]
-        text = modules["text_encoder"](input_ids=ids, attention_mask=mask.long())
+        encoder: Any = modules["text_encoder"]
+        text = encoder(input_ids=ids, attention_mask=mask.long())
         image = modules["image_encoder"](pixel_values=pictures).image_embeds
         pair = F.normalize(text.text_embeds.float(), dim=-1), F.normalize(image.float(), dim=-1)
-        logits = pair[0] @ pair[1].T * modules["scale"][0].exp().clamp(max=100)
+        logits = pair[0] @ pair[1].T * scale[0].exp().clamp(max=100)
         target = torch.arange(len(ids))
         contrast = F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)
-        table = modules["text_encoder"].get_input_embeddings().weight
+        table = encoder.get_input_embeddings().weight
         words = text.last_hidden_state[:, :-1].float() @ table.T
         language = F.cross_entropy(words.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
         real = mask[:, 1:].flatten()
@@ -226,7 +229,7 @@ def _conditions(
     """tokens, bias and emb of a batch; a tenth of the rows get the null condition."""
     scenes, ids, mask = batch
     encoder, pictures = frozen
-    unet, proj = (modules[name] for name in names)
+    unet, proj = (cast(Any, modules[name]) for name in names)
     null_ids, null_mask = data.tokens([""])
     drop = data.uniform(len(ids)) < 0.1
     ids, mask = null_rows(ids, null_ids[0], drop), null_rows(mask, null_mask[0], drop)
@@ -435,7 +438,7 @@ class Trainer:
 
 def main(argv: list[str] | None = None) -> None:
     """Train the named components (all of them, in order, by default)."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("components", nargs="*", help=f"of {', '.join(COMPONENTS)}; default all")
     parser.add_argument("--work", type=Path, required=True, help="folder of the resume files")
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies every step count")

@@ -6,10 +6,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgereel.errors import InputError
 from edgereel.plan import Mode
-
-from ..graph import Graph
+from edgereel_export.graph import Graph
 
 __all__ = ["SYSTEMS", "Cascade", "system"]
 
@@ -26,7 +28,7 @@ class Cascade(Protocol):
     def graphs(self) -> dict[str, Graph]:
         """Every graph by name, with example inputs."""
 
-    def schedules(self) -> dict[str, object]:
+    def schedules(self) -> dict[str, NDArray[np.float64]]:
         """alphas_cumprod, f64 [T], by name."""
 
     def modes(self) -> dict[str, Mode]:
@@ -56,5 +58,5 @@ def system(name: str) -> System:
             f"unknown system {name!r}; expected one of {', '.join(SYSTEMS)}, or shapes. "
             f"Choose one of these."
         )
-    module: System = import_module(SYSTEMS[name])  # type: ignore[assignment]
+    module: System = import_module(SYSTEMS[name])
     return module

@@ -12,22 +12,24 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 from edgereel.errors import InputError
 from edgereel.plan import Mode
 from edgereel.schedule import alphas_cumprod_cosine
+from edgereel_export.checkpoints import fill, read_config, read_weights
+from edgereel_export.graph import Graph
+from edgereel_export.modules import glue
+from edgereel_export.modules.prior import Prior, PriorConfig
+from edgereel_export.modules.text_proj import TextProj, TextProjConfig
+from edgereel_export.modules.unet import UNet, UNetConfig
+from edgereel_export.shapes.networks import CHECKPOINT
+from edgereel_export.step import DenoiseStep, Prediction, StepConfig
 
-from ..checkpoints import fill, read_config, read_weights
-from ..graph import Graph
-from ..modules import glue
-from ..modules.prior import Prior, PriorConfig
-from ..modules.text_proj import TextProj, TextProjConfig
-from ..modules.unet import UNet, UNetConfig
-from ..shapes.networks import CHECKPOINT
-from ..step import DenoiseStep, Prediction, StepConfig
 from .make_a_video_plan import Widths, modes
 
 __all__ = ["CHECKPOINTS", "MakeAVideo", "Profile", "load", "tiny"]
@@ -89,7 +91,7 @@ class MakeAVideo:
         assert isinstance(unet, UNet)
         return unet
 
-    def schedules(self) -> dict[str, object]:
+    def schedules(self) -> dict[str, NDArray[np.float64]]:
         """The cosine schedule, for all stages."""
         return {"cosine": alphas_cumprod_cosine()}
 

@@ -43,8 +43,11 @@ _TOLD = {"tokens": "tokens", "bias": "bias", "emb": "emb"}
 
 
 class Widths(NamedTuple):
-    """Sizes the networks' configs give: tokens of a prompt, CLIP width, and those of D^t's conditions
-    (tokens made of the image embedding, token width, width of the added vector)."""
+    """Sizes the networks' configs give.
+
+    length: tokens of a prompt. clip: CLIP width. Of D^t's conditions: context, tokens made of the
+    image embedding; cross, token width; emb, width of the added vector.
+    """
 
     length: int
     clip: int

@@ -13,9 +13,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
-from ..modules.prior import Prior, PriorConfig
-from ..modules.text_proj import TextProj, TextProjConfig
-from ..modules.unet import UNet, UNetConfig
+from edgereel_export.modules.prior import Prior, PriorConfig
+from edgereel_export.modules.text_proj import TextProj, TextProjConfig
+from edgereel_export.modules.unet import UNet, UNetConfig
 
 __all__ = ["write_checkpoint"]
 
@@ -71,9 +71,20 @@ def _stages() -> list[tuple[str, nn.Module, dict[str, Any]]]:
         eos_token_id=257,
         pad_token_id=256,
     )
-    unet = {"block_out_channels": (8, 16), "layers_per_block": 1, "groups": 4, "head_dim": 8}
-    told = {"attention": (False, True), "cross_dim": _CROSS, "fps": True, "out_channels": 3, **unet}
-    sr = {"in_channels": 6, "out_channels": 3, "scale_shift": False, **unet}
+    unet: dict[str, Any] = {
+        "block_out_channels": (8, 16),
+        "layers_per_block": 1,
+        "groups": 4,
+        "head_dim": 8,
+    }
+    told: dict[str, Any] = {
+        "attention": (False, True),
+        "cross_dim": _CROSS,
+        "fps": True,
+        "out_channels": 3,
+        **unet,
+    }
+    sr: dict[str, Any] = {"in_channels": 6, "out_channels": 3, "scale_shift": False, **unet}
     prior, proj = PriorConfig(2, 8, 1, _DIM, _LENGTH), TextProjConfig(_DIM, _DIM, 32, _CROSS, 2)
     unets = {
         "decoder": UNetConfig(in_channels=3, **told),
