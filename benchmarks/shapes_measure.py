@@ -15,8 +15,9 @@ from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
-from edgereel_export.shapes.world import COLOURS, SHAPES
 from numpy.typing import NDArray
+
+from edgereel_export.shapes.world import COLOURS, SHAPES
 
 __all__ = ["LIMIT", "MEASURE_VERSION", "NOTHING", "Measured", "foreground", "measure", "shape_of"]
 
@@ -122,11 +123,12 @@ def _overlap(name: str, mask: Array) -> float:
 def _reach(name: str, x: Array, y: Array) -> Array:
     """The radius, as of a circle of equal area, at which a shape about its centroid has (x, y)."""
     if name == "circle":
-        return np.hypot(x, y)
-    if name == "square":
-        return np.maximum(abs(x), abs(y)) / 0.8862  # half side: sqrt(pi) / 2
-    inradius = 0.7776  # equilateral, point up: sqrt(pi / (3 * sqrt(3)))
-    return np.maximum(abs(x) * 0.8660 - y * 0.5, y) / inradius
+        reach: Array = np.hypot(x, y)
+    elif name == "square":
+        reach = np.maximum(abs(x), abs(y)) / 0.8862  # half side: sqrt(pi) / 2
+    else:  # equilateral, point up; inradius: sqrt(pi / (3 * sqrt(3)))
+        reach = np.maximum(abs(x) * 0.8660 - y * 0.5, y) / 0.7776
+    return reach
 
 
 def _colour(frame: Array, mask: Array) -> str:

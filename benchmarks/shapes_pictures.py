@@ -10,25 +10,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from edgereel_export.shapes.world import COLOURS, MOTIONS, SHAPES
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+
+from edgereel import files
+from edgereel_export.shapes.world import COLOURS, MOTIONS, SHAPES
 
 __all__ = ["sheet", "stills", "strip"]
 
 Record = Mapping[str, Any]
 STILLS = 6  # frames kept of a clip, spread from the first to the last
 _STILL_SIDE = 128
-_BACK, _LINE, _TEXT, _DIM, _WRONG = "#101216", "#2a2e36", "#e8eaee", "#9aa1ad", "#ff5c5c"
+_BACK, _LINE, _TEXT, _DIM, _WRONG = "#23272f", "#3a404b", "#eceef2", "#a3abb8", "#ff6b6b"
+_LEGEND = (
+    "first, middle and last frame over each other, the last brightest; red: not what was asked"
+)
 _TRAIL = (0.30, 0.0, 0.55, 0.0, 0.0, 1.0)  # brightness of the stills laid over each other
-# One of every colour, every shape twice, every motion: fixed before any result was seen.
+# Five colours, every shape, every motion: fixed before any result was seen.
 STRIP = (
     ("red", "circle", "right"),
     ("yellow", "triangle", "up"),
     ("blue", "square", "left"),
     ("purple", "circle", "down"),
     ("white", "triangle", "still"),
-    ("green", "square", "down"),
 )
 
 
@@ -64,6 +68,7 @@ def sheet(records: Sequence[Record], title: str, path: Path) -> None:
     image = Image.new("RGB", (xs[-1] + cell + 16, height), _BACK)
     pen = ImageDraw.Draw(image)
     pen.text((16, 12), title, _TEXT, _font(20))
+    pen.text((image.width - 16, 18), _LEGEND, _DIM, _font(14), anchor="ra")
     for n, (shape, motion) in enumerate(columns):
         if n % len(MOTIONS) == 0:
             pen.text((xs[n], 42), shape, _TEXT, _font(16))
@@ -141,4 +146,5 @@ def _save(image: Image.Image, path: Path) -> None:
     """Writes a PNG of at most 1600 px width."""
     if image.width > 1600:
         image = image.resize((1600, round(image.height * 1600 / image.width)))
-    image.save(path, optimize=True)
+    with files.all_or_nothing(path) as temp:
+        image.save(temp, "PNG", optimize=True)

@@ -1,4 +1,4 @@
-"""Clips whose content is known, right and wrong ones, to prove that the measuring can be trusted."""
+"""Clips whose content is known, right and wrong ones, to prove that the measuring is right."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from edgereel_export.shapes.world import COLOURS, FRAMES, MOTIONS, SHAPES, Scenes, draw
-from edgereel_export.shapes.world import sample_scenes as _sample
 from numpy.typing import NDArray
 from shapes_measure import Measured, measure
 
-__all__ = ["PROMPTS", "Asked", "degraded", "misread_truths", "misread_wrongs", "truth", "wrong_clips"]
+from edgereel_export.shapes.world import COLOURS, FRAMES, MOTIONS, SHAPES, Scenes, draw
+from edgereel_export.shapes.world import sample_scenes as _sample
+
+__all__ = ["PROMPTS", "Asked", "altered_clips", "degraded", "misread", "true_clips", "truth"]
 
 Array = NDArray[Any]
+Known = tuple[str, Array, set[str]]  # what it is, the clip, the fields to be read as wrong
 FPS = 20.0
 
 
@@ -33,7 +35,7 @@ PROMPTS = [Asked(*words) for words in product(COLOURS, SHAPES, MOTIONS)]
 
 
 def truth(asked: Asked, pixels: int = 192, frames: int = FRAMES, seed: int = 0) -> Array:
-    """u8 [F, pixels, pixels, 3]: what the world draws for a prompt, at frames spread over a clip."""
+    """u8 [F, pixels, pixels, 3]: the world's clip of a prompt, F frames spread over its time."""
     scenes = _scenes(seed)
     index = [list(COLOURS), list(SHAPES), list(MOTIONS)]
     wanted = [names.index(word) for names, word in zip(index, asked, strict=True)]
@@ -41,7 +43,8 @@ def truth(asked: Asked, pixels: int = 192, frames: int = FRAMES, seed: int = 0) 
     row = int(found.all(1).nonzero()[seed % 3, 0])
     scene = Scenes(**{f.name: getattr(scenes, f.name)[row : row + 1] for f in fields(Scenes)})
     times = torch.linspace(0, FRAMES - 1, frames)
-    video = torch.cat([draw(scene, part, pixels) for part in times.split(8)], 2)[0]
+    parts = (times[n : n + 8] for n in range(0, frames, 8))  # few at a time, for memory
+    video = torch.cat([draw(scene, part, pixels) for part in parts], 2)[0]
     return ((video + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 3, 0).numpy()
 
 
@@ -52,17 +55,24 @@ def _scenes(seed: int) -> Scenes:
 
 
 def degraded(clip: Array, seed: int = 0) -> Array:
-    """The clip blurred, dimmed and noisy, as a weak network would draw it: still the same content."""
+    """The clip blurred, dimmed and noisy, as a weak network would draw it; still right."""
     rng = np.random.default_rng(seed)
-    soft = clip.astype(np.float32)
+    soft: Array = clip.astype(np.float32)
     for axis in (1, 2):
         soft = (np.roll(soft, 1, axis) + 2 * soft + np.roll(soft, -1, axis)) / 4
-    return (soft * 0.9 + rng.normal(0, 8, clip.shape)).round().clip(0, 255).astype(np.uint8)
+    noisy: Array = soft * 0.9 + rng.normal(0, 8, clip.shape)
+    return np.asarray(noisy.round().clip(0, 255), np.uint8)
 
 
-def wrong_clips(asked: Asked, **size: int) -> Iterator[tuple[str, Array, set[str]]]:
-    """Clips that are not what was asked: (what is wrong, clip, fields that must be read as wrong)."""
+def true_clips(asked: Asked, **size: int) -> Iterator[Known]:
+    """The clip that the world draws."""
+    yield "truth", truth(asked, **size), set()
+
+
+def altered_clips(asked: Asked, **size: int) -> Iterator[Known]:
+    """The clip as a weak network would draw it, still right, and clips that are wrong."""
     clip = truth(asked, **size)
+    yield "degraded", degraded(clip), set()
     half = len(clip) // 2
     rng = np.random.default_rng(0)
     for field, names in (("colour", COLOURS), ("shape", SHAPES), ("motion", MOTIONS)):
@@ -92,34 +102,26 @@ def _still(asked: Asked, clip: Array, corner: int) -> Array:
     return np.repeat(quarter[None], len(clip), 0)
 
 
-def misread_truths(
-    prompts: Iterable[Asked], tick: Callable[[], object] = lambda: None, **size: int
+def misread(
+    known: Callable[..., Iterator[Known]],
+    prompts: Iterable[Asked],
+    tick: Callable[[], object] = lambda: None,
+    **size: int,
 ) -> list[str]:
-    """Every ground truth, as drawn or degraded, that is not measured as what it is.
+    """Every clip that is measured as something it is not; empty if the measuring is right.
 
     Args:
-        prompts: what to draw.
+        known: `true_clips` or `altered_clips`.
+        prompts: what the clips are made for.
         tick: called after each prompt.
         **size: `pixels` and `frames` of the clips.
     """
     found = []
     for number, asked in enumerate(prompts):
-        clip = truth(asked, seed=number % 3, **size)
-        for name, shown in (("truth", clip), ("degraded", degraded(clip))):
-            if tuple(result := measure(shown))[:3] != asked or result.empty:
-                found.append(f"{' '.join(asked)}, {name}: {result}")
-        tick()
-    return found
-
-
-def misread_wrongs(
-    prompts: Iterable[Asked], tick: Callable[[], object] = lambda: None, **size: int
-) -> list[str]:
-    """Every wrong clip that is measured as right; arguments as in `misread_truths`."""
-    found = []
-    for asked in prompts:
-        for name, shown, fields_wrong in wrong_clips(asked, **size):
-            if not fields_wrong <= _differing(asked, result := measure(shown)):
+        for name, shown, wrong in known(asked, seed=number % 3, **size):
+            result = measure(shown)
+            differing = _differing(asked, result)
+            if not wrong <= differing or (differing and not wrong):
                 found.append(f"{' '.join(asked)}, {name}: {result}")
         tick()
     return found

@@ -366,3 +366,15 @@ def test_bad_renoising_is_refused() -> None:
     for table, t_from, t_to in [(SD, 900, 800), (ZERO_SNR, 999, 999), (SD, None, 1000)]:
         with pytest.raises(ValueError, match=r"Cannot add noise from|leave the schedule"):
             schedule.renoise_coefficients(table, t_from, t_to)
+
+
+def test_a_shift_divides_the_amplitude_ratio_and_one_changes_nothing() -> None:
+    """simple diffusion, arXiv:2301.11093, section 3.1: logSNR moves by -2 ln(factor)."""
+    table = schedule.alphas_cumprod_cosine()
+    shifted = schedule.shift_alphas_cumprod(table, 5.0)
+    log_snr, moved = (np.log(t / (1 - t)) for t in (table, shifted))
+    np.testing.assert_allclose(moved, log_snr - 2 * np.log(5.0), rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(schedule.shift_alphas_cumprod(table, 1.0), table, rtol=1e-12)
+    for factor in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="factor is"):
+            schedule.shift_alphas_cumprod(table, factor)

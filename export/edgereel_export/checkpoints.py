@@ -38,7 +38,7 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"checkpoint: {path} cannot be read ({error.strerror}); expected a folder per stage "
             f"with config.json and weights. Give the checkpoint's top folder with --checkpoint."
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(
             f"checkpoint: {path} is not JSON ({error}). Copy the checkpoint again."
         ) from None
@@ -74,14 +74,20 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
             f"checkpoint: {path} is not a file of tensors only ({_first_line(error)}). Convert it "
             f"to safetensors with the tool that wrote it."
         ) from None
-    return dict(values)
+    tensors = values.items() if isinstance(values, dict) else [("", values)]
+    if not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in tensors):
+        raise InputError(
+            f"checkpoint: {path} is not a file of tensors only; expected a state dict, tensors by "
+            f"name. Convert it to safetensors with the tool that wrote it."
+        )
+    return dict(tensors)
 
 
 def fill(module: nn.Module, weights: Mapping[str, Tensor], place: Path) -> None:
     """Load `weights` into `module`, every key and shape, and set it to evaluation.
 
     Raises:
-        InputError: names up to five missing, unknown and differently shaped keys.
+        InputError: names up to five missing, unknown, differently shaped and not finite keys.
     """
     own = module.state_dict()
     weights = {key: value for key, value in weights.items() if not key.endswith("position_ids")}
@@ -94,6 +100,7 @@ def fill(module: nn.Module, weights: Mapping[str, Tensor], place: Path) -> None:
         _listed("missing keys", sorted(own.keys() - weights.keys())),
         _listed("unknown keys", sorted(weights.keys() - own.keys())),
         _listed("wrong shapes", wrong),
+        _listed("not finite", sorted(k for k, v in weights.items() if not v.isfinite().all())),
     ]
     told = "; ".join(problem for problem in problems if problem)
     if told:

@@ -18,7 +18,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from edgereel.errors import Cancelled, EdgereelError, InputError, PlanError
+from edgereel.errors import Cancelled, EdgereelError, InputError, OutputError, PlanError
 
 __all__ = ["main"]
 
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _run(options)
     except (KeyboardInterrupt, Cancelled):
-        print("build.py: interrupted; nothing was written.", file=sys.stderr)
+        print("build.py: interrupted; nothing unfinished was left.", file=sys.stderr)
         return 130
     except EdgereelError as error:
         if options.debug:
@@ -73,6 +73,7 @@ def _run(options: argparse.Namespace) -> None:
             raise InputError(
                 "compile needs a cascade folder, for example `build.py compile engines/shapes`."
             )
+        _refuse(options, "checkpoint", "size", "out")
         _compile(options.folder, options)
         return
     if options.folder is not None:
@@ -85,18 +86,30 @@ def _run(options: argparse.Namespace) -> None:
         _compile(out, options)
 
 
+def _refuse(options: argparse.Namespace, *names: str) -> None:
+    """Refuses options that the command word would ignore."""
+    for name in names:
+        if getattr(options, name) is not None:
+            raise InputError(
+                f"--{name} {getattr(options, name)} has no meaning with {options.system}; expected "
+                f"it with make-a-video only. Drop it."
+            )
+
+
 def _export(options: argparse.Namespace) -> Path:
     """The folder of the exported cascade."""
     from .folder import check_out, write_folder
     from .systems import system
 
+    if options.system in _SHORT:
+        _refuse(options, "checkpoint", "size")
     name, size = _SHORT.get(options.system, (options.system, options.size))
     module = system(name)
     checkpoint = _checkpoint(options.checkpoint, size, module.CHECKPOINTS)
     label = options.system if options.system in _SHORT else f"{name}-{size or checkpoint.name}"
     out: Path = options.out or Path("engines") / label
-    out.parent.mkdir(parents=True, exist_ok=True)
-    check_out(out)
+    _make_folder(out.parent)
+    check_out(out)  # before a long load
     cascade = module.load(checkpoint)
     with tqdm(unit="graph", desc="export") as bar:
 
@@ -108,6 +121,16 @@ def _export(options: argparse.Namespace) -> Path:
         write_folder(cascade, out, name=label, system=name, progress=progress)
     print(f"{out}: cascade {label}, ready for `edgereel generate {out}`")
     return out
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"the folder {folder} cannot be made ({error.strerror}); expected a place to write "
+            f"the cascade to. Choose another --out."
+        ) from None
 
 
 def _checkpoint(given: Path | None, size: str | None, own: dict[str, Path]) -> Path:
@@ -123,8 +146,8 @@ def _checkpoint(given: Path | None, size: str | None, own: dict[str, Path]) -> P
     if size in own:
         return own[size]
     raise InputError(
-        f"--size is {size!r}; expected one of {', '.join(own)}, or --checkpoint DIR with your own "
-        f"trained stages."
+        f"--size is {size or 'missing'}; expected one of {', '.join(own)}, or --checkpoint DIR "
+        f"with your own trained stages. Give one of them."
     )
 
 

@@ -76,7 +76,7 @@ def write_folder(
         )
         (folder / "plan.json").write_bytes(plan.encode(document))
         if (out / "builds").is_dir():
-            shutil.copytree(out / "builds", folder / "builds", copy_function=os.link)
+            shutil.copytree(out / "builds", folder / "builds", copy_function=_link)
     return plan.load(out)
 
 
@@ -92,6 +92,15 @@ def check_out(out: Path) -> None:
             f"a cascade folder to replace. Choose another --out."
         )
     check_place(out)
+
+
+def _link(source: str, target: str) -> str:
+    """A second name for a file, or a copy where the file system has no such names."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+    return target
 
 
 def _hashes(folder: Path) -> dict[str, str]:

@@ -20,6 +20,7 @@ __all__ = [
     "levels_at",
     "renoise_coefficients",
     "rescale_zero_terminal_snr",
+    "shift_alphas_cumprod",
 ]
 
 F64: TypeAlias = NDArray[np.float64]
@@ -54,6 +55,22 @@ def rescale_zero_terminal_snr(alphas_cumprod: F64) -> F64:
     root = np.sqrt(checked_table(alphas_cumprod))
     rescaled: F64 = ((root - root[-1]) * (root[0] / (root[0] - root[-1]))) ** 2
     return rescaled
+
+
+def shift_alphas_cumprod(alphas_cumprod: F64, factor: float) -> F64:
+    """The table with `factor` times the noise, f64 [T] (Hoogeboom et al. 2023, arXiv:2301.11093).
+
+    The ratio of signal and noise amplitudes is divided by `factor` everywhere. Pictures of many
+    alike pixels, and clips of many alike frames, need more noise to lose what they show.
+
+    Raises:
+        ValueError: `factor` is not a positive number.
+    """
+    if not 0 < factor < float("inf"):
+        raise ValueError(f"factor is {factor}; expected a number above 0.")
+    table = checked_table(alphas_cumprod)
+    shifted: F64 = table / (table + (1 - table) * factor**2)
+    return shifted
 
 
 def renoise_coefficients(

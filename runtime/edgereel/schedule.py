@@ -30,6 +30,7 @@ from edgereel.levels import (
     levels_at,
     renoise_coefficients,
     rescale_zero_terminal_snr,
+    shift_alphas_cumprod,
 )
 from edgereel.spacing import SPACINGS, spaced_timesteps
 
@@ -52,6 +53,7 @@ __all__ = [
     "rescale_zero_terminal_snr",
     "row_range",
     "sampler_rows",
+    "shift_alphas_cumprod",
 ]
 
 F32: TypeAlias = NDArray[np.float32]

@@ -26,23 +26,25 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
-from edgereel.schedule import alphas_cumprod_cosine
+from edgereel.levels import alphas_cumprod_cosine, shift_alphas_cumprod
 
-from .captions import all_captions
-from .networks import CHECKPOINT, CONFIGS, LENGTH, build, null_rows
-from .world import FRAMES, Scenes, draw, sample_scenes
+from .captions import all_captions, plain
+from .networks import CHECKPOINT, CONFIGS, DECODER_SHIFT, LENGTH, build, null_rows
+from .world import COLOURS, FRAMES, MOTIONS, SHAPES, Scenes, draw, sample_scenes
 
 __all__ = ["STEPS", "main"]
 
 STEPS = {  # optimiser steps of a component; the second entry of a pair is on clips
-    "clip": (700,),
+    "clip": (1100,),
     "prior": (1500,),
-    "decoder": (700, 2200),
+    "decoder": (700, 2900),
     "interpolation": (0, 500),
     "super_res_low": (1000, 800),
     "super_res_high": (2500,),
 }
 _ALPHAS = torch.from_numpy(alphas_cumprod_cosine()).float()
+# D^t sees more noise: what moves where is settled while single pixels are still drowned in it.
+_SHIFTED = torch.from_numpy(shift_alphas_cumprod(alphas_cumprod_cosine(), DECODER_SHIFT)).float()
 KNOWN = torch.arange(0, FRAMES, 5)  # frames of the 76 that the decoder draws
 
 
@@ -151,22 +153,59 @@ class Component:
 
 
 def _denoise_loss(
-    data: Data, x0: Tensor, predict: Callable[[Tensor, Tensor], Tensor], power: float
+    data: Data,
+    x0: Tensor,
+    predict: Callable[[Tensor, Tensor], Tensor],
+    power: float,
+    table: Tensor = _ALPHAS,
 ) -> Tensor:
     """v-prediction loss at timesteps t = 1000 u^power (power < 1 leans to high noise)."""
     t = (data.uniform(len(x0)) ** power * 1000).long().clamp(max=999)
-    alphas = _ALPHAS[t].view(-1, *[1] * (x0.ndim - 1))
+    alphas = table[t].view(-1, *[1] * (x0.ndim - 1))
     noise = torch.randn_like(x0)
     x = alphas.sqrt() * x0 + (1 - alphas).sqrt() * noise
     target = alphas.sqrt() * noise - (1 - alphas).sqrt() * x0
     return F.mse_loss(predict(x, t.float()).float(), target)
 
 
+def _plain(scenes: Scenes) -> list[str]:
+    """The plainest caption of every scene."""
+    colours, motions = list(COLOURS), list(MOTIONS)
+    rows = zip(scenes.colour.tolist(), scenes.shape.tolist(), scenes.motion.tolist(), strict=True)
+    return [plain(colours[c], SHAPES[s], motions[m]) for c, s, m in rows]
+
+
+class Reconstruction(nn.Module):
+    """The plainest caption's tokens from the embedding of any caption of the same scene.
+
+    Paraphrases come together, and words that a still cannot show (motion) survive in the embedding.
+    """
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        config: Any = encoder.config
+        self.embedding = nn.Linear(config.projection_dim, 256)
+        self.position = nn.Parameter(torch.randn(LENGTH, 256) * 0.1)
+        self.hidden = nn.Linear(256, 256)
+        self.words = nn.Linear(256, config.vocab_size)
+
+    def forward(self, embeds: Tensor) -> Tensor:
+        """Logits [B, L, vocabulary] for embeds [B, D]."""
+        h = F.gelu(self.embedding(embeds)[:, None] + self.position)
+        out: Tensor = self.words(F.gelu(self.hidden(h)))
+        return out
+
+
 def clip_component() -> Component:
-    """Text and image encoder by the symmetric contrastive loss plus language modelling."""
+    """Text and image encoder: contrastive loss, language modelling, paraphrase.
+
+    The last two keep motion words in the text states and in the projected embedding.
+    """
     modules = nn.ModuleDict({name: build(name) for name in ("text_encoder", "image_encoder")})
     scale = nn.ParameterList([torch.tensor(math.log(10.0))])
     modules["scale"] = scale
+    reconstruct = Reconstruction(modules["text_encoder"])
+    modules["reconstruct"] = reconstruct
 
     def loss(data: Data, progress: float, clips: bool) -> Tensor:
         scenes, ids, mask = data.scenes(192)
@@ -183,7 +222,11 @@ def clip_component() -> Component:
         words = text.last_hidden_state[:, :-1].float() @ table.T
         language = F.cross_entropy(words.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
         real = mask[:, 1:].flatten()
-        return contrast / 2 + 0.3 * (language * real).sum() / real.sum()
+        told = reconstruct(text.text_embeds.float())
+        plain_ids, plain_mask = data.tokens(_plain(scenes))
+        again = F.cross_entropy(told.flatten(0, 1), plain_ids.flatten(), reduction="none")
+        recalled = (again * plain_mask.flatten()).sum() / plain_mask.sum()
+        return contrast / 2 + 0.3 * (language * real).sum() / real.sum() + recalled
 
     return Component(modules, loss)
 
@@ -254,7 +297,8 @@ def decoder_component() -> Component:
         x0 = draw(batch[0], frames, 16, 4)
         given = _conditions(data, modules, frozen, batch, ("decoder", "text_proj"))
         unet = modules["decoder"]
-        return _denoise_loss(data, x0, lambda x, t: unet(x, t, **given), 0.5 if clips else 1.0)
+        power = 0.6 if clips else 1.0
+        return _denoise_loss(data, x0, lambda x, t: unet(x, t, **given), power, _SHIFTED)
 
     return Component(modules, loss)
 

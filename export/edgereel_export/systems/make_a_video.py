@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -20,7 +20,7 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 from edgereel.errors import InputError
 from edgereel.plan import Mode
-from edgereel.schedule import alphas_cumprod_cosine
+from edgereel.levels import alphas_cumprod_cosine, shift_alphas_cumprod
 from edgereel_export.checkpoints import fill, read_config, read_weights
 from edgereel_export.graph import Graph
 from edgereel_export.modules import glue
@@ -30,11 +30,14 @@ from edgereel_export.modules.unet import UNet, UNetConfig
 from edgereel_export.shapes.networks import CHECKPOINT
 from edgereel_export.step import DenoiseStep, Prediction, StepConfig
 
-from .make_a_video_plan import Widths, modes
+from .make_a_video_plan import GUIDED, STEPS, Widths, modes
 
 __all__ = ["CHECKPOINTS", "MakeAVideo", "Profile", "load", "tiny"]
 
 CHECKPOINTS = {"shapes": CHECKPOINT}  # --size NAME: checkpoints that come with Edgereel
+
+
+Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -42,21 +45,31 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
     size: side of D^t's frames in pixels. frames: of D^t. skip: ↑F makes (frames-1)*skip+1 frames.
     scale_low, scale_high: factors of SR_l^t and SR_h. steps, guidance: defaults by stage.
-    fps: default frame rate of the video. prediction: of the pixel networks.
+    fps: default frame rate of the video. prediction: of the pixel networks. decoder_shift: factor
+    on the noise of D^t's cosine schedule. chunk: frames that SR_h works on at a time.
     """
 
     name: str
     description: str
-    size: int
-    frames: int
-    skip: int
-    scale_low: int
-    scale_high: int
+    size: Count
+    frames: Count
+    skip: Count
+    scale_low: Count
+    scale_high: Count
     prediction: Prediction
-    fps: float
-    steps: dict[str, int]
-    guidance: dict[str, float]
-    chunk: int = 4
+    fps: Annotated[float, msgspec.Meta(ge=1, le=30)]
+    steps: dict[str, Annotated[int, msgspec.Meta(ge=1, le=1000)]]
+    guidance: dict[str, Annotated[float, msgspec.Meta(ge=0, le=30)]]
+    chunk: Count = 4
+    decoder_shift: Annotated[float, msgspec.Meta(gt=0)] = 1.0
+
+    def __post_init__(self) -> None:
+        for name, found, stages in (
+            ("steps", self.steps, STEPS),
+            ("guidance", self.guidance, GUIDED),
+        ):
+            if found.keys() != set(stages):
+                raise ValueError(f"{name} has the keys {sorted(found)}, expected {sorted(stages)}")
 
     @property
     def length(self) -> int:
@@ -92,8 +105,10 @@ class MakeAVideo:
         return unet
 
     def schedules(self) -> dict[str, NDArray[np.float64]]:
-        """The cosine schedule, for all stages."""
-        return {"cosine": alphas_cumprod_cosine()}
+        """The cosine schedule, and D^t's, which may have more noise."""
+        cosine = alphas_cumprod_cosine()
+        shifted = shift_alphas_cumprod(cosine, self.profile.decoder_shift)
+        return {"cosine": cosine, "decoder": shifted}
 
     def modes(self) -> dict[str, Mode]:
         """What a user can ask for."""
@@ -315,10 +330,11 @@ def _network(folder: Path, name: str) -> nn.Module:
     config = read_config(folder)
     try:
         module = _KINDS[name](config)
-    except (TypeError, ValueError, KeyError) as error:
+    except Exception as error:  # torch and transformers raise many kinds for impossible sizes
         raise InputError(
-            f"checkpoint: {folder / 'config.json'} does not describe a {name} ({error}). "
-            f"Check that the folder belongs to this system."
+            f"checkpoint: {folder / 'config.json'} does not describe a {name} "
+            f"({' '.join(str(error).split()):.200}); expected the sizes of its weights. Check that "
+            f"the folder belongs to this system."
         ) from None
     assert isinstance(module, nn.Module)
     fill(module, read_weights(folder), folder)

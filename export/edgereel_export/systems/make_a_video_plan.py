@@ -28,16 +28,17 @@ from edgereel.plan import (
 if TYPE_CHECKING:
     from .make_a_video import Profile
 
-__all__ = ["Widths", "modes"]
+__all__ = ["GUIDED", "STEPS", "Widths", "modes"]
 
 _SAMPLERS = ("ddim", "dpmpp_2m", "euler", "euler_ancestral", "ddpm")
-_STEPS = {  # stage: how its steps param is described
+STEPS = {  # stage: how its steps param is described
     "prior": "steps of the prior",
     "decoder": "denoising steps of the decoder",
     "interpolation": "denoising steps of frame interpolation",
     "super_res_low": "denoising steps of the space-time super-resolution",
     "super_res_high": "denoising steps of the per-frame super-resolution",
 }
+GUIDED = ("prior", "decoder")  # stages with classifier-free guidance
 _TEXT = {"embeds": "embeds", "states": "states", "mask": "mask"}
 _TOLD = {"tokens": "tokens", "bias": "bias", "emb": "emb"}
 
@@ -76,7 +77,7 @@ def _params(profile: Profile) -> dict[str, Param]:
         "negative_prompt": TextParam(description="what it should not show", default=""),
         "seed": IntParam(description="same seed, same video", default=0, min=0, max=2**64 - 1),
     }
-    for stage, what in _STEPS.items():
+    for stage, what in STEPS.items():
         params[f"steps.{stage}"] = IntParam(
             description=what,
             default=profile.steps[stage],
@@ -84,7 +85,7 @@ def _params(profile: Profile) -> dict[str, Param]:
             max=1000,
             aliases=("steps", "num_inference_steps") if stage == "decoder" else (),
         )
-    for stage in ("prior", "decoder"):
+    for stage in GUIDED:
         params[f"guidance.{stage}"] = FloatParam(
             description=f"how strongly the {stage} follows the prompt; 1 turns guidance off",
             default=profile.guidance[stage],
@@ -164,7 +165,7 @@ def _pixels(stage: str, x: str, out: str, conditions: dict[str, str], **more: An
         x=x,
         out=out,
         conditions=conditions,
-        schedule="cosine",
+        schedule="decoder" if stage == "decoder" else "cosine",
         sampler=Ref(param="sampler"),
         spacing="trailing",
         steps=Ref(param=f"steps.{stage}"),

@@ -1,0 +1,64 @@
+"""The tiny cascades of SYSTEMS: made and exported once per run, since an export takes a while."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+if TYPE_CHECKING:
+    from edgereel_export.systems import Cascade
+
+try:
+    from edgereel_export.systems import SYSTEMS
+except ImportError:  # without torch the tests that need a system are skipped
+    SYSTEMS = {"make-a-video": ""}
+
+
+class Tiny(NamedTuple):
+    """A tiny cascade in PyTorch and as a folder."""
+
+    system: str
+    cascade: Cascade
+    checkpoint: Path
+    folder: Path
+
+
+_MADE: dict[str, Tiny] = {}
+
+
+def _made(name: str, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    pytest.importorskip("torch")
+    from edgereel_export.folder import write_folder
+    from edgereel_export.systems import system
+
+    if name not in _MADE:
+        place = tmp_path_factory.mktemp(name)
+        cascade = system(name).tiny(place / "checkpoint")
+        write_folder(cascade, place / "cascade", name=f"{name}-tiny", system=name)
+        _MADE[name] = Tiny(name, cascade, place / "checkpoint", place / "cascade")
+    return _MADE[name]
+
+
+@pytest.fixture(scope="session", params=list(SYSTEMS))
+def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """The tiny cascade of every system, exported; do not change its files."""
+    return _made(request.param, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def tiny_make_a_video(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """The tiny Make-A-Video cascade, exported; do not change its files."""
+    return _made("make-a-video", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Make-A-Video checkpoint with random weights; copy it before changing it."""
+    pytest.importorskip("torch")
+    from edgereel_export.systems.make_a_video_tiny import write_checkpoint
+
+    folder = tmp_path_factory.mktemp("checkpoint")
+    write_checkpoint(folder)
+    return folder

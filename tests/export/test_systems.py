@@ -1,0 +1,207 @@
+"""Every system's tiny cascade: exported, then held to its PyTorch modules graph by graph and whole.
+
+Alone: pytest tests/export/test_systems.py -k make-a-video
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+from torch import nn  # noqa: E402
+
+import edgereel  # noqa: E402
+from edgereel import backends, cli_verify, plan  # noqa: E402
+from edgereel.errors import EngineError, InputError  # noqa: E402
+from edgereel.interpreter import Interpreter  # noqa: E402
+from edgereel.params import fill_params  # noqa: E402
+from edgereel_export import graph as graphs  # noqa: E402
+from edgereel_export.graph import Graph, export  # noqa: E402
+from edgereel_export.systems import SYSTEMS, system  # noqa: E402
+
+pytestmark = [pytest.mark.torch, pytest.mark.slow]
+
+TOLERANCE = 1e-4  # max abs of ONNX Runtime against PyTorch, float32
+
+
+def test_an_unknown_system_is_refused() -> None:
+    with pytest.raises(InputError, match=r"unknown system 'nothing'; expected one of .*shapes"):
+        system("nothing")
+
+
+def test_the_folder_is_a_whole_cascade(tiny: Any) -> None:
+    document = plan.load(tiny.folder)
+    files = {p.relative_to(tiny.folder).as_posix() for p in tiny.folder.rglob("*") if p.is_file()}
+    assert files == {"plan.json", *document.files}
+    for rel in document.files:
+        document.check_file(rel)
+    assert document.system in SYSTEMS
+    assert document.graphs.keys() == tiny.cascade.graphs().keys()
+    assert all(spec.golden for spec in document.graphs.values())
+    assert plan.encode(document) == (tiny.folder / "plan.json").read_bytes()
+
+
+def test_every_mode_uses_only_and_all_graphs(tiny: Any) -> None:
+    document = plan.load(tiny.folder)
+    used = {
+        op.graph
+        for mode in document.modes.values()
+        for stage in mode.stages
+        for op in stage.ops
+        if isinstance(op, plan.Run | plan.Denoise)
+    }
+    assert used == document.graphs.keys()
+
+
+def test_golden_vectors_pass(tiny: Any) -> None:
+    document = plan.load(tiny.folder)
+    backend, _ = backends.choose("ort", document, threads=1)
+    results = list(cli_verify.verify(document, backend))
+    assert len(results) == len(document.graphs)
+    for result in results:
+        assert result.ok and result.finite, result
+        levels = document.graphs[result.graph].outputs[result.output].dtype == "uint8"
+        assert result.max_abs <= (1 if levels else TOLERANCE), result
+
+
+def resized(graph: Graph, symbol: str, size: int) -> dict[str, Any]:
+    """The example inputs with another size of a free axis, their rows all different."""
+    generator = torch.Generator().manual_seed(size)
+    inputs = {}
+    for name, tensor in graph.inputs.items():
+        for axis, own in graph.free.get(name, {}).items():
+            if own == symbol:
+                tensor = tensor.index_select(axis, torch.arange(size) % tensor.shape[axis])
+                if tensor.is_floating_point() and name not in ("mask", "bias"):
+                    tensor = tensor + 0.1 * torch.randn(tensor.shape, generator=generator)
+        inputs[name] = tensor
+    return inputs
+
+
+def test_free_axes_are_free(tiny: Any) -> None:
+    """Guidance rows and chunks: graphs agree with PyTorch at sizes they were not traced at."""
+    document, checked = plan.load(tiny.folder), 0
+    for name, graph in tiny.cascade.graphs().items():
+        symbols = {symbol for axes in graph.free.values() for symbol in axes.values()}
+        path = tiny.folder / document.graphs[name].file
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        for symbol, size in itertools.product(sorted(symbols), (1, 2, 3)):
+            inputs = resized(graph, symbol, size)
+            with torch.no_grad():
+                expected = graph.module(*inputs.values())
+            expected = expected if isinstance(expected, tuple) else (expected,)
+            feeds = {key: value.numpy() for key, value in inputs.items()}
+            got = session.run(list(graph.outputs), feeds)
+            for output, ours, wanted in zip(graph.outputs, got, expected, strict=True):
+                error = np.abs(ours.astype(float) - wanted.numpy().astype(float)).max()
+                limit = 1 if ours.dtype == np.uint8 else TOLERANCE
+                assert error <= limit, (name, output, symbol, size)
+                checked += 1
+    assert checked
+
+
+class TorchEngine:
+    """A graph run by the module it was exported from."""
+
+    sha256 = ""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+
+    def run(self, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
+        given = [torch.from_numpy(np.array(inputs[name])) for name in self.graph.inputs]
+        with torch.no_grad():
+            made = self.graph.module.eval()(*given)
+        made = made if isinstance(made, tuple) else (made,)
+        for name, tensor in zip(self.graph.outputs, made, strict=True):
+            assert tensor.shape == outputs[name].shape
+            outputs[name][...] = tensor.numpy()
+
+
+class TorchBackend:
+    """The interpreter's backend in PyTorch."""
+
+    name = "torch"
+
+    def __init__(self, graphs: Mapping[str, Graph]) -> None:
+        self.graphs = graphs
+
+    def load(self, path: Path, spec: plan.GraphSpec) -> TorchEngine:
+        return TorchEngine(self.graphs[path.stem])
+
+    def put(self, array: Any) -> Any:
+        return np.array(array)
+
+    def get(self, buffer: Any) -> Any:
+        return buffer
+
+    def empty(self, dtype: str, shape: Sequence[int]) -> Any:
+        return np.empty(tuple(shape), dtype)
+
+    def describe(self) -> dict[str, str]:
+        return {}
+
+
+def test_videos_equal_the_modules(tiny: Any) -> None:
+    document = plan.load(tiny.folder)
+    cascade = edgereel.load(tiny.folder, backend="ort", threads=1)
+    modules = Interpreter(document, TorchBackend(tiny.cascade.graphs()))  # type: ignore[arg-type]
+    for name, mode in document.modes.items():
+        video = cascade("a red circle", mode=name, seed=5)
+        values = fill_params(mode, {"prompt": "a red circle", "seed": 5})
+        expected = modules.run(
+            mode, values, noise={}, callback=lambda _: None, cancelled=Event()
+        ).frames
+        assert video.frames.shape == expected.shape and video.frames.dtype == np.uint8
+        assert np.abs(video.frames.astype(int) - expected.astype(int)).max() <= 1
+        assert video.frames.std() > 1  # a picture, not one colour
+
+
+def test_same_seed_same_video_other_seed_other_video(tiny: Any) -> None:
+    cascade = edgereel.load(tiny.folder, backend="ort", threads=1)
+    first, second, other = (cascade("a", seed=seed).frames for seed in (1, 1, 2))
+    assert np.array_equal(first, second)
+    assert not np.array_equal(first, other)
+
+
+# What the exporter refuses
+
+
+class Fickle(nn.Module):
+    """Adds something else at every call, so that its graph never agrees with it."""
+
+    def __init__(self, start: float, step: float) -> None:
+        super().__init__()
+        self.value, self.step = start, step
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.value += self.step
+        return x + self.value
+
+
+@pytest.mark.parametrize("step", [1.0, 3 * TOLERANCE, float("nan")])
+def test_a_graph_that_differs_from_pytorch_is_refused(tmp_path: Path, step: float) -> None:
+    graph = Graph(Fickle(0.0, step), {"x": torch.rand(2, 3)}, ("y",))
+    with pytest.raises(EngineError, match=r"graph 'wrong': output 'y' on ONNX Runtime differs"):
+        export(graph, "wrong", tmp_path)
+
+
+def test_a_graph_within_rounding_is_accepted(tmp_path: Path) -> None:
+    graph = Graph(Fickle(0.0, TOLERANCE / 100), {"x": torch.rand(2, 3)}, ("y",))
+    spec = export(graph, "right", tmp_path)
+    assert spec.outputs["y"].shape == (2, 3)
+    assert (tmp_path / spec.file).is_file()
+    assert spec.golden is not None and (tmp_path / spec.golden).is_file()
+
+
+def test_tolerance_of_the_exporter() -> None:
+    assert graphs.TOLERANCE == TOLERANCE
