@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 from edgereel.errors import InputError
-from edgereel.plan import Mode
 from edgereel.levels import alphas_cumprod_cosine, shift_alphas_cumprod
+from edgereel.plan import Mode
 from edgereel_export.checkpoints import fill, read_config, read_weights
 from edgereel_export.graph import Graph
 from edgereel_export.modules import glue
@@ -28,53 +28,14 @@ from edgereel_export.modules.prior import Prior, PriorConfig
 from edgereel_export.modules.text_proj import TextProj, TextProjConfig
 from edgereel_export.modules.unet import UNet, UNetConfig
 from edgereel_export.shapes.networks import CHECKPOINT
-from edgereel_export.step import DenoiseStep, Prediction, StepConfig
+from edgereel_export.step import DenoiseStep, StepConfig
 
-from .make_a_video_plan import GUIDED, STEPS, Widths, modes
+from .make_a_video_plan import Widths, modes
+from .make_a_video_profile import Profile
 
 __all__ = ["CHECKPOINTS", "MakeAVideo", "Profile", "load", "tiny"]
 
 CHECKPOINTS = {"shapes": CHECKPOINT}  # --size NAME: checkpoints that come with Edgereel
-
-
-Count = Annotated[int, msgspec.Meta(ge=1)]
-
-
-class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What the stages' configs do not say: cascade.json of a checkpoint.
-
-    size: side of D^t's frames in pixels. frames: of D^t. skip: ↑F makes (frames-1)*skip+1 frames.
-    scale_low, scale_high: factors of SR_l^t and SR_h. steps, guidance: defaults by stage.
-    fps: default frame rate of the video. prediction: of the pixel networks. decoder_shift: factor
-    on the noise of D^t's cosine schedule. chunk: frames that SR_h works on at a time.
-    """
-
-    name: str
-    description: str
-    size: Count
-    frames: Count
-    skip: Count
-    scale_low: Count
-    scale_high: Count
-    prediction: Prediction
-    fps: Annotated[float, msgspec.Meta(ge=1, le=30)]
-    steps: dict[str, Annotated[int, msgspec.Meta(ge=1, le=1000)]]
-    guidance: dict[str, Annotated[float, msgspec.Meta(ge=0, le=30)]]
-    chunk: Count = 4
-    decoder_shift: Annotated[float, msgspec.Meta(gt=0)] = 1.0
-
-    def __post_init__(self) -> None:
-        for name, found, stages in (
-            ("steps", self.steps, STEPS),
-            ("guidance", self.guidance, GUIDED),
-        ):
-            if found.keys() != set(stages):
-                raise ValueError(f"{name} has the keys {sorted(found)}, expected {sorted(stages)}")
-
-    @property
-    def length(self) -> int:
-        """Frames of the whole video."""
-        return (self.frames - 1) * self.skip + 1
 
 
 @dataclass

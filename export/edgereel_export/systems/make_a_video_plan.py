@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from edgereel.plan import (
     ChoiceParam,
@@ -25,20 +25,11 @@ from edgereel.plan import (
     Weight,
 )
 
-if TYPE_CHECKING:
-    from .make_a_video import Profile
+from .make_a_video_profile import GUIDED, STEPS, Profile
 
-__all__ = ["GUIDED", "STEPS", "Widths", "modes"]
+__all__ = ["Widths", "modes"]
 
 _SAMPLERS = ("ddim", "dpmpp_2m", "euler", "euler_ancestral", "ddpm")
-STEPS = {  # stage: how its steps param is described
-    "prior": "steps of the prior",
-    "decoder": "denoising steps of the decoder",
-    "interpolation": "denoising steps of frame interpolation",
-    "super_res_low": "denoising steps of the space-time super-resolution",
-    "super_res_high": "denoising steps of the per-frame super-resolution",
-}
-GUIDED = ("prior", "decoder")  # stages with classifier-free guidance
 _TEXT = {"embeds": "embeds", "states": "states", "mask": "mask"}
 _TOLD = {"tokens": "tokens", "bias": "bias", "emb": "emb"}
 

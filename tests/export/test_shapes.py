@@ -1,0 +1,81 @@
+"""The trained cascade that comes with Edgereel. Alone: pytest tests/export/test_shapes.py
+
+It is exported once; what its videos show is read from their pixels by benchmarks/shapes_measure.py.
+The figures over all prompts are the benchmark's (benchmarks/shapes_quality.py); here a few prompts
+prove that checkpoint, exporter and runtime belong together.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+pytest.importorskip("torch")
+
+from edgereel import cli, errors, load, plan
+from edgereel.backends import trt_library
+from edgereel_export import cli as build_cli
+from edgereel_export import trt, trt_report
+
+pytestmark = [pytest.mark.torch, pytest.mark.slow]
+
+# Graphs that only move or clip numbers: no matrix product, so float32 is kept (see precision.py).
+PLAIN = {"pixels", "frame_batch", "keep_known"}
+
+
+def _measuring() -> ModuleType:
+    path = Path(__file__).parents[2] / "benchmarks" / "shapes_measure.py"
+    spec = importlib.util.spec_from_file_location("shapes_measure", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["shapes_measure"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("engines") / "shapes"
+    assert build_cli.main(["shapes", "--out", str(folder)]) == 0
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("colour", "shape", "motion"), [("red", "circle", "right"), ("blue", "square", "still")]
+)
+def test_a_video_shows_its_prompt(shapes: Path, colour: str, shape: str, motion: str) -> None:
+    words = "standing still" if motion == "still" else f"moving {motion}"
+    video = load(shapes, backend="ort")(f"a {colour} {shape} {words}", seed=1)
+    assert video.frames.shape == (76, 192, 192, 3)
+    seen = _measuring().measure(video.frames)
+    assert (seen.colour, seen.shape, seen.motion) == (colour, shape, motion)
+
+
+def test_every_graph_agrees_with_its_reference_on_this_device(
+    shapes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["verify", str(shapes)]) == 0
+    told = capsys.readouterr().out
+    assert all(graph in told for graph in plan.load(shapes).graphs)
+
+
+@pytest.mark.trt
+def test_every_graph_becomes_an_fp16_engine(shapes: Path) -> None:
+    try:
+        found = trt_library.library()
+    except errors.BackendUnavailable as error:
+        pytest.skip(str(error))
+    if not found.builds_without_gpu and trt_library.device() is None:
+        pytest.skip(f"{found} builds on a GPU only, none here")
+    result = trt.build(shapes, trt.Options(compute_capabilities=("8.9",)))
+    engines = result.build.record.graphs
+    assert engines.keys() == plan.load(shapes).graphs.keys()
+    expected = {name: "Float" if name in PLAIN else "Half" for name in engines}
+    assert {name: engine.precision for name, engine in engines.items()} == expected
+    report = trt_report.table(result.build)
+    assert all(name in report for name in engines)
+    assert trt.build(shapes, trt.Options(compute_capabilities=("8.9",))).cached
