@@ -34,7 +34,7 @@ STEPS = {  # optimiser steps of a component; the second entry of a pair is on cl
     "decoder": (700, 2900),
     "interpolation": (0, 500),
     "super_res_low": (1000, 800),
-    "super_res_high": (2500,),
+    "super_res_high": (3900,),
 }
 
 
