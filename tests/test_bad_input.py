@@ -182,7 +182,16 @@ def started(
     before: Callable[[], None] | None = None,
     **environment: str,
 ) -> subprocess.Popen[str]:
-    """`edgereel` in a process of its own, from this clone."""
+    """`edgereel` in a process of its own, from this clone, that Ctrl-C can interrupt.
+
+    A shell's background job ignores Ctrl-C and so would whatever it starts, these tests included.
+    """
+
+    def prepare() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if before is not None:
+            before()
+
     path = os.pathsep.join([str(ROOT / "runtime"), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
         [sys.executable, *python, *words],
@@ -190,7 +199,7 @@ def started(
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **environment},
-        preexec_fn=before,
+        preexec_fn=prepare,
         start_new_session=True,
     )
 

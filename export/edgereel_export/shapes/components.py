@@ -16,14 +16,14 @@ from edgereel.levels import alphas_cumprod_cosine, shift_alphas_cumprod
 
 from .captions import plain
 from .data import Data
-from .networks import CHECKPOINT, DECODER_SHIFT, LENGTH, build, null_rows
+from .networks import CHECKPOINT, LENGTH, SHIFT, build, null_rows
 from .world import COLOURS, FRAMES, MOTIONS, SHAPES, Scenes, draw, sample_scenes
 
 __all__ = ["COMPONENTS", "Component"]
 
 _ALPHAS = torch.from_numpy(alphas_cumprod_cosine()).float()
-# D^t sees more noise: what moves where is settled while single pixels are still drowned in it.
-_SHIFTED = torch.from_numpy(shift_alphas_cumprod(alphas_cumprod_cosine(), DECODER_SHIFT)).float()
+# D^t and ↑F see more noise: motion is settled while single pixels are still drowned in it.
+_SHIFTED = torch.from_numpy(shift_alphas_cumprod(alphas_cumprod_cosine(), SHIFT)).float()
 KNOWN = torch.arange(0, FRAMES, 5)  # frames of the 76 that the decoder draws
 
 
@@ -243,7 +243,7 @@ def interpolation_component() -> Component:
         conditions = _conditions(data, modules, frozen, batch, names)
         unet = modules["interpolation"]
         return _denoise_loss(
-            data, x0, lambda x, t: unet(torch.cat([x, extra], 1), t, **conditions), 0.7
+            data, x0, lambda x, t: unet(torch.cat([x, extra], 1), t, **conditions), 0.6, _SHIFTED
         )
 
     return Component(modules, loss, rate=5e-4)

@@ -18,11 +18,11 @@ from edgereel_export.modules.prior import Prior, PriorConfig
 from edgereel_export.modules.text_proj import TextProj, TextProjConfig
 from edgereel_export.modules.unet import UNet, UNetConfig
 
-__all__ = ["CHECKPOINT", "DECODER_SHIFT", "LENGTH", "build", "null_rows"]
+__all__ = ["CHECKPOINT", "LENGTH", "SHIFT", "build", "null_rows"]
 
 CHECKPOINT = Path(__file__).with_name("checkpoint")
 LENGTH = 32  # tokens of a prompt
-DECODER_SHIFT = 5.0  # factor on the noise of D^t's cosine schedule
+SHIFT = 5.0  # factor on the noise of the schedule of D^t and ↑F
 _DIM = 96  # CLIP embedding width
 _CROSS = 64
 _PIXEL: dict[str, Any] = {"layers_per_block": 1, "groups": 8, "head_dim": 16}

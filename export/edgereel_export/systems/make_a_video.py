@@ -66,10 +66,10 @@ class MakeAVideo:
         return unet
 
     def schedules(self) -> dict[str, NDArray[np.float64]]:
-        """The cosine schedule, and D^t's, which may have more noise."""
+        """The cosine schedule, and that of D^t and ↑F, which may have more noise."""
         cosine = alphas_cumprod_cosine()
-        shifted = shift_alphas_cumprod(cosine, self.profile.decoder_shift)
-        return {"cosine": cosine, "decoder": shifted}
+        shifted = shift_alphas_cumprod(cosine, self.profile.shift)
+        return {"cosine": cosine, "shifted": shifted}
 
     def modes(self) -> dict[str, Mode]:
         """What a user can ask for."""

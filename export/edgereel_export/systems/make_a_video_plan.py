@@ -156,7 +156,7 @@ def _pixels(stage: str, x: str, out: str, conditions: dict[str, str], **more: An
         x=x,
         out=out,
         conditions=conditions,
-        schedule="decoder" if stage == "decoder" else "cosine",
+        schedule="shifted" if stage in ("decoder", "interpolation") else "cosine",
         sampler=Ref(param="sampler"),
         spacing="trailing",
         steps=Ref(param=f"steps.{stage}"),

@@ -26,8 +26,8 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
     size: side of D^t's frames in pixels. frames: of D^t. skip: ↑F makes (frames-1)*skip+1 frames.
     scale_low, scale_high: factors of SR_l^t and SR_h. steps, guidance: defaults by stage.
-    fps: default frame rate of the video. prediction: of the pixel networks. decoder_shift: factor
-    on the noise of D^t's cosine schedule. chunk: frames that SR_h works on at a time.
+    fps: default frame rate of the video. prediction: of the pixel networks. shift: factor on
+    the noise of the schedule of D^t and ↑F. chunk: frames that SR_h works on at a time.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     steps: dict[str, Annotated[int, msgspec.Meta(ge=1, le=1000)]]
     guidance: dict[str, Annotated[float, msgspec.Meta(ge=0, le=30)]]
     chunk: Count = 4
-    decoder_shift: Annotated[float, msgspec.Meta(gt=0)] = 1.0
+    shift: Annotated[float, msgspec.Meta(gt=0)] = 1.0
 
     def __post_init__(self) -> None:
         for name, found, stages in (
