@@ -29,10 +29,10 @@ from .networks import CHECKPOINT, CONFIGS
 __all__ = ["STEPS", "main"]
 
 STEPS = {  # optimiser steps of a component; the second entry of a pair is on clips
-    "clip": (1100,),
-    "prior": (1500,),
-    "decoder": (700, 2900),
-    "interpolation": (0, 500),
+    "clip": (1800,),
+    "prior": (2400,),
+    "decoder": (700, 3700),
+    "interpolation": (0, 1060),
     "super_res_low": (1000, 800),
     "super_res_high": (3900,),
 }
