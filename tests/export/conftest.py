@@ -62,3 +62,17 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoint")
     write_checkpoint(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def engine_builder() -> None:
+    """Skips, with the reason, where no TensorRT engine can be built."""
+    from edgereel import errors
+    from edgereel.backends import trt_library
+
+    try:
+        found = trt_library.library()
+    except errors.BackendUnavailable as error:
+        pytest.skip(str(error))
+    if not found.builds_without_gpu and trt_library.device() is None:
+        pytest.skip(f"{found} builds on a GPU only, none here")

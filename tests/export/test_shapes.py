@@ -16,8 +16,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from edgereel import cli, errors, load, plan
-from edgereel.backends import trt_library
+from edgereel import cli, load, plan
 from edgereel_export import cli as build_cli
 from edgereel_export import trt, trt_report
 
@@ -68,13 +67,8 @@ def test_every_graph_agrees_with_its_reference_on_this_device(
 
 
 @pytest.mark.trt
+@pytest.mark.usefixtures("engine_builder")
 def test_every_graph_becomes_an_fp16_engine(shapes: Path) -> None:
-    try:
-        found = trt_library.library()
-    except errors.BackendUnavailable as error:
-        pytest.skip(str(error))
-    if not found.builds_without_gpu and trt_library.device() is None:
-        pytest.skip(f"{found} builds on a GPU only, none here")
     result = trt.build(shapes, trt.Options(compute_capabilities=("8.9",)))
     engines = result.build.record.graphs
     assert engines.keys() == plan.load(shapes).graphs.keys()

@@ -21,20 +21,9 @@ trt_library = pytest.importorskip("edgereel.backends.trt_library")
 from edgereel import builds, errors, plan  # noqa: E402
 from edgereel_export import trt, trt_profiles, trt_report  # noqa: E402
 
-pytestmark = [pytest.mark.trt, pytest.mark.torch]
+pytestmark = [pytest.mark.trt, pytest.mark.torch, pytest.mark.usefixtures("engine_builder")]
 
 C, F, HW, CONDITION = 16, 4, 8, 8
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _library() -> None:
-    """Skips, with the reason, where no engine can be built."""
-    try:
-        found = trt_library.library()
-    except errors.BackendUnavailable as error:
-        pytest.skip(str(error))
-    if not found.builds_without_gpu and trt_library.device() is None:
-        pytest.skip(f"{found} builds on a GPU only, none here")
 
 
 class Attention(torch.nn.Module):

@@ -138,10 +138,29 @@ def _text(ids: Tensor, mask: Tensor, encoder: nn.Module) -> tuple[Tensor, Tensor
     return out.text_embeds.float(), out.last_hidden_state.float()
 
 
+def _encoded(
+    data: Data, batch: tuple[Scenes, Tensor, Tensor], frozen: tuple[nn.Module, nn.Module]
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Text embedding, states and mask, the image embedding of a random frame, rows made null.
+
+    A tenth of the rows gets the empty caption.
+    """
+    scenes, ids, mask = batch
+    encoder, pictures = frozen
+    null_ids, null_mask = data.tokens([""])
+    drop = data.uniform(len(ids)) < 0.1
+    ids, mask = null_rows(ids, null_ids[0], drop), null_rows(mask, null_mask[0], drop)
+    text, states = _text(ids, mask, encoder)
+    frame = data.uniform(len(ids), 1) * (FRAMES - 1)
+    with torch.no_grad():
+        image = pictures(pixel_values=draw(scenes, frame, 32)[:, :, 0]).image_embeds.float()
+    return text, states, mask, image, drop
+
+
 def prior_component() -> Component:
     """The prior predicts the clean CLIP image embedding (x0-prediction)."""
     encoder, pictures = _frozen("text_encoder"), _frozen("image_encoder")
-    prior = build("prior")
+    prior: Any = build("prior")
     data = Data(1)
     with torch.no_grad():
         scenes, _, _ = data.scenes(1024)
@@ -150,16 +169,9 @@ def prior_component() -> Component:
     prior.clip_mean.data, prior.clip_std.data = embeds.mean(0)[None], embeds.std(0)[None]
 
     def loss(data: Data, progress: float, clips: bool) -> Tensor:
-        scenes, ids, mask = data.scenes(128)
-        null_ids, null_mask = data.tokens([""])
-        drop = data.uniform(len(ids)) < 0.1
-        ids, mask = null_rows(ids, null_ids[0], drop), null_rows(mask, null_mask[0], drop)
-        text, states = _text(ids, mask, encoder)
-        frame = data.uniform(len(ids), 1) * (FRAMES - 1)
-        with torch.no_grad():
-            image = pictures(pixel_values=draw(scenes, frame, 32)[:, :, 0]).image_embeds.float()
+        text, states, mask, image, _ = _encoded(data, data.scenes(128), (encoder, pictures))
         x0 = (image - prior.clip_mean) / prior.clip_std
-        t = data.integers(1000, len(ids))
+        t = data.integers(1000, len(x0))
         alphas = _ALPHAS[t][:, None]
         x = alphas.sqrt() * x0 + (1 - alphas).sqrt() * torch.randn_like(x0)
         return F.mse_loss(prior(x, t.float(), text, states, mask).float(), x0)
@@ -171,19 +183,11 @@ def _conditions(
     data: Data, modules: nn.ModuleDict, frozen: tuple[nn.Module, nn.Module], batch: Any, names: Any
 ) -> dict[str, Tensor]:
     """tokens, bias and emb of a batch; a tenth of the rows get the null condition."""
-    scenes, ids, mask = batch
-    encoder, pictures = frozen
     unet, proj = (cast(Any, modules[name]) for name in names)
-    null_ids, null_mask = data.tokens([""])
-    drop = data.uniform(len(ids)) < 0.1
-    ids, mask = null_rows(ids, null_ids[0], drop), null_rows(mask, null_mask[0], drop)
-    text, states = _text(ids, mask, encoder)
-    frame = data.uniform(len(ids), 1) * (FRAMES - 1)
-    with torch.no_grad():
-        image = pictures(pixel_values=draw(scenes, frame, 32)[:, :, 0]).image_embeds.float()
+    text, states, mask, image, drop = _encoded(data, batch, frozen)
     image = null_rows(image, proj.learned_classifier_free_guidance_embeddings, drop)
     tokens, bias, emb = proj(image, text, states, mask)
-    return {"tokens": tokens, "bias": bias, "emb": emb + unet.fps_embedding(scenes.fps)}
+    return {"tokens": tokens, "bias": bias, "emb": emb + unet.fps_embedding(batch[0].fps)}
 
 
 def decoder_component() -> Component:
