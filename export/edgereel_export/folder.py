@@ -14,7 +14,7 @@ from edgereel import plan
 from edgereel.errors import OutputError
 from edgereel.files import all_or_nothing, check_place
 
-from .graph import export
+from .graph import export, fitting
 from .systems import Cascade
 
 __all__ = ["check_out", "write_folder"]
@@ -43,13 +43,15 @@ def write_folder(
         progress: called with (graph, graphs done, graphs in all).
 
     Raises:
+        InputError: the stages do not fit together.
         OutputError: `out` cannot be written, or is something else than a cascade folder.
         EngineError: a graph differs from PyTorch.
     """
     check_out(out)
     with all_or_nothing(out) as folder:
         graphs = {}
-        sources = cascade.graphs()
+        with fitting("the cascade"):
+            sources = cascade.graphs()
         for done, (key, graph) in enumerate(sources.items()):
             progress(key, done, len(sources))
             graphs[key] = export(graph, key, folder)

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from edgereel.errors import EngineError
+from edgereel.errors import EngineError, InputError
 from edgereel.plan import DType, GraphSpec, TensorSpec
 
-__all__ = ["OPSET", "TOLERANCE", "Graph", "export"]
+__all__ = ["OPSET", "TOLERANCE", "Graph", "export", "fitting"]
 
 OPSET = 23  # the first with the Attention op
 TOLERANCE = 1e-4  # max abs difference of ONNX Runtime and PyTorch in float32
@@ -48,11 +48,12 @@ def export(graph: Graph, name: str, folder: Path) -> GraphSpec:
         folder: the cascade folder being written.
 
     Raises:
+        InputError: PyTorch cannot compute the module, as its parts do not fit together.
         EngineError: ONNX Runtime's outputs differ from PyTorch's by more than TOLERANCE.
     """
     module = graph.module.eval()
     inputs = tuple(graph.inputs.values())
-    with torch.no_grad():
+    with torch.no_grad(), fitting(f"graph {name!r}"):
         out = module(*inputs)
     outputs = dict(zip(graph.outputs, out if isinstance(out, tuple) else (out,), strict=True))
     path = folder / "graphs" / f"{name}.onnx"
@@ -81,6 +82,19 @@ def export(graph: Graph, name: str, folder: Path) -> GraphSpec:
         weights=(f"graphs/{data.name}",) if data.exists() else (),
         golden=f"golden/{name}.npz",
     )
+
+
+@contextmanager
+def fitting(what: str) -> Iterator[None]:
+    """Says of `what` that its sizes do not fit, where torch would raise from deep inside."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise InputError(
+            f"{what} cannot be computed ({' '.join(str(error).split()):.200}); expected stages "
+            f"whose sizes fit each other and the cascade. Check that every config.json of the "
+            f"checkpoint belongs to this system."
+        ) from error
 
 
 def _dynamic(graph: Graph) -> tuple[object, ...]:

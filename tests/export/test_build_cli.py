@@ -5,6 +5,7 @@ Alone: pytest tests/export/test_build_cli.py
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -17,9 +18,12 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 
+from safetensors.torch import save_file  # noqa: E402
+
 from edgereel import plan  # noqa: E402
 from edgereel.errors import EngineError  # noqa: E402
 from edgereel_export.cli import main  # noqa: E402
+from edgereel_export.modules.unet import UNet, UNetConfig  # noqa: E402
 
 pytestmark = [pytest.mark.torch, pytest.mark.slow]
 
@@ -139,6 +143,25 @@ def test_a_missing_stage_is_refused(capsys: Any, exported: Any, checkpoint: Path
     shutil.rmtree(checkpoint / "prior")
     told = refused(capsys, 2, "make-a-video", "--checkpoint", checkpoint)
     assert str(checkpoint / "prior" / "config.json") in told
+
+
+def test_a_stage_of_another_kind_is_refused(capsys: Any, exported: Any, checkpoint: Path) -> None:
+    """A super-resolution network in the place of the decoder: whole, but of other sizes."""
+    shutil.rmtree(checkpoint / "decoder")
+    shutil.copytree(checkpoint / "super_res_low", checkpoint / "decoder")
+    told = refused(capsys, 2, "make-a-video", "--checkpoint", checkpoint, "--out", "out/x")
+    assert "decoder" in told and "fps" in told
+
+
+def test_more_channels_than_the_pixels_have_are_refused(capsys: Any, checkpoint: Path) -> None:
+    """A decoder that also predicts its variance, as Karlo's own does."""
+    config = json.loads((checkpoint / "decoder" / "config.json").read_text())
+    config["out_channels"] = 6
+    (checkpoint / "decoder" / "config.json").write_text(json.dumps(config))
+    network = UNet(UNetConfig.from_json(config))
+    save_file(network.state_dict(), checkpoint / "decoder" / "model.safetensors")
+    told = refused(capsys, 2, "make-a-video", "--checkpoint", checkpoint, "--out", "out/x")
+    assert "'decoder' cannot be computed" in told
 
 
 def test_debug_shows_the_traceback(capsys: Any, exported: Any, checkpoint: Path) -> None:

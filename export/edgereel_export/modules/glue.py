@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edgereel.errors import InputError
+
 from .text_proj import TextProj
 from .unet import UNet
 
@@ -43,7 +45,12 @@ class DecoderCondition(nn.Module):
 
     def __init__(self, proj: TextProj, unet: UNet, mean: Tensor, std: Tensor) -> None:
         super().__init__()
-        assert unet.fps_embedding is not None
+        if unet.fps_embedding is None:
+            raise InputError(
+                "checkpoint: decoder and interpolation must be told the frame rate, and one of "
+                "them is not; expected fps: true in its config.json and weights that belong to "
+                "it. Check that the stages belong to this system."
+            )
         self.proj, self.fps_embedding = proj, unet.fps_embedding
         self.mean, self.std = nn.Buffer(mean), nn.Buffer(std)
 
