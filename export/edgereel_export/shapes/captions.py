@@ -41,22 +41,62 @@ _ACROSS = {
     "up": "from bottom to top",
     "down": "from top to bottom",
 }
-_STILL = (
-    "standing still",
-    "stands still",
-    "not moving",
-    "at rest",
-    "that does not move",
-    "staying in place",
-    "is still",
-    "resting",
-    "motionless",
-    "stays still",
+_STILL = (  # as a participle or state; as a verb
+    ("standing still", "not moving", "at rest", "staying in place", "resting", "motionless"),
+    ("stands still", "stays still", "does not move", "is still"),
 )
 _PLACES = ("", "", "", " on a dark background", " in the dark", " on black")
-_HELD_STILL = (  # after `is`; then as a verb
-    ("standing still", "not moving", "at rest", "staying in place", "resting", "motionless"),
-    ("stands still", "stays still"),
+_PATTERNS = (
+    "{a}{thing} {moving}",
+    "{a}{thing} {moves}",
+    "{a}{thing}",
+    "{a}{thing}, {moving}",
+    "{a}{thing} on a dark background, {moving}",
+    "{a}{thing} in the dark {moves}",
+    "{a}{thing} which {moves}",
+    "{a}{thing} which is {moving}",
+    "{a}{thing}. it {moves}",
+    "{a}{thing}. it is {moving}",
+    "{a}{thing}: it {moves}",
+    "{a}{thing} and how it {moves}",
+    "{a}{shape} that is {colour}, {moving}",
+    "{a}{shape} that is {colour} {moves}",
+    "{a}{shape} {moves} and is {colour}",
+    "{a}{shape} {moves}, it is {colour}",
+    "{a}{shape} in {colour} {moves}",
+    "{a}{shape} in {colour}, {moving}",
+    "{a}{shape} which is {moving} and {colour}",
+    "{a}{shape} is {colour} and {moves}",
+    "{a}{shape} is {colour}. it is {moving}",
+    "{shape} {moving}, {colour}",
+    "{shape}: {colour} and {moving}",
+    "{colour}: {a}{shape} {moving}",
+    "{colour} and {moving}: {shape}",
+    "{moving}: {a}{thing}",
+    "{moving}, {a}{thing}",
+    "{moving} is {a}{thing}",
+    "{moving} and {colour}, {a}{shape}",
+    "it {moves} and it is {a}{thing}",
+    "it {moves}: {a}{thing}",
+    "it is {a}{thing} and it {moves}",
+    "it is {a}{shape}, {colour}, and it is {moving}",
+    "it is {colour}, it is {a}{shape}, it {moves}",
+    "what {moves} is {a}{thing}",
+    "what is {moving} is {colour}: {a}{shape}",
+    "here {a}{thing} {moves}",
+    "here is {a}{thing}, {moving}",
+    "there is {a}{thing} {moving}",
+    "there is {a}{shape} and it is {colour} and {moving}",
+    "see how {a}{thing} {moves}",
+    "this {shape} {moves} and it is {colour}",
+    "this {colour} {shape} {moves}",
+    "this is {a}{thing} {moving}",
+    "this video: {a}{thing} {moves}",
+    "a video of {a}{thing} {moving}",
+    "an animation of {a}{thing} {moving}",
+    "an animation in which {a}{thing} {moves}",
+    "a clip of {a}{thing} {moving}",
+    "a clip: {a}{shape}, it is {colour}, it is {moving}",
 )
 _HELD_PATTERNS = (
     "on a dark background, a {colour} {shape} {moves}",
@@ -84,10 +124,11 @@ def _words(scenes: Scenes, index: int, rng: np.random.Generator) -> tuple[str, s
     return said_size, _pick(rng, _COLOUR_WORDS.get(colour, (colour,))), said_shape, motion
 
 
-def _motion_phrase(motion: str, rng: np.random.Generator) -> str:
+def _phrase(motion: str, rng: np.random.Generator, *, finite: bool) -> str:
+    """The motion as `moves left` (finite) or `moving left`, the form that a sentence needs."""
     if motion == "still":
-        return _pick(rng, _STILL)
-    verb = _pick(rng, _VERBS[int(rng.integers(len(_VERBS)))])
+        return _pick(rng, _STILL[finite])
+    verb = _VERBS[int(rng.integers(len(_VERBS)))][finite]
     way = _ACROSS[motion] if rng.random() < 0.12 else _pick(rng, _WAYS[motion])
     return f"{verb} {way}"
 
@@ -95,38 +136,23 @@ def _motion_phrase(motion: str, rng: np.random.Generator) -> str:
 def caption(scenes: Scenes, index: int, rng: np.random.Generator) -> str:
     """A training caption of one scene; now and then the motion or the size is left unsaid."""
     size, colour, shape, motion = _words(scenes, index, rng)
-    thing = " ".join(word for word in (size, colour, shape) if word)
-    article = _pick(rng, ("a ", "a ", "a ", "the ", "", "one "))
-    draw = rng.random()
-    if draw < 0.08:
-        text = f"{article}{thing}"
-    elif draw < 0.16:
-        text = f"{article}{shape} that is {colour}, {_motion_phrase(motion, rng)}"
-    elif draw < 0.24:
-        text = f"{_motion_phrase(motion, rng)}: {article}{thing}"
-    elif draw < 0.32:
-        lead = _pick(rng, ("a video of ", "an animation of ", "a clip of "))
-        text = f"{lead}{article}{thing} {_motion_phrase(motion, rng)}"
-    else:
-        text = f"{article}{thing} {_motion_phrase(motion, rng)}"
+    text = _pick(rng, _PATTERNS[:3] if rng.random() < 0.3 else _PATTERNS).format(
+        a=_pick(rng, ("a ", "a ", "a ", "the ", "", "one ")),
+        thing=" ".join(word for word in (size, colour, shape) if word),
+        colour=colour,
+        shape=shape,
+        moves=_phrase(motion, rng, finite=True),
+        moving=_phrase(motion, rng, finite=False),
+    )
     text += _pick(rng, _PLACES)
     text = text[0].upper() + text[1:] if rng.random() < 0.15 else text
     return text + "." if rng.random() < 0.15 else text
 
 
-def _held_phrase(motion: str, rng: np.random.Generator, *, finite: bool) -> str:
-    """The motion as `moves left` (finite) or `moving left`, the form that a sentence needs."""
-    if motion == "still":
-        return _pick(rng, _HELD_STILL[finite])
-    verb = _VERBS[int(rng.integers(len(_VERBS)))][finite]
-    way = _ACROSS[motion] if rng.random() < 0.12 else _pick(rng, _WAYS[motion])
-    return f"{verb} {way}"
-
-
 def held_out(colour: str, shape: str, motion: str, rng: np.random.Generator) -> str:
     """A sentence pattern kept out of training, made of training words."""
     pattern = _pick(rng, _HELD_PATTERNS)
-    phrase = _held_phrase(motion, rng, finite="{moves}" in pattern)
+    phrase = _phrase(motion, rng, finite="{moves}" in pattern)
     return pattern.format(colour=colour, shape=shape, moves=phrase, moving=phrase)
 
 
