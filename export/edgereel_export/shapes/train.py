@@ -29,9 +29,9 @@ from .networks import CHECKPOINT, CONFIGS
 __all__ = ["STEPS", "main"]
 
 STEPS = {  # optimiser steps of a component; the second entry of a pair is on clips
-    "clip": (1800,),
+    "clip": (3600,),
     "prior": (2400,),
-    "decoder": (700, 3700),
+    "decoder": (700, 4600),
     "interpolation": (0, 1060),
     "super_res_low": (1000, 800),
     "super_res_high": (3900,),
