@@ -259,7 +259,15 @@ def test_compare_finds_black_output() -> None:
 def test_doctor_names_every_backend(capsys: Out) -> None:
     assert cli.main(["doctor"]) == 0
     told = capsys.readouterr().out
-    for word in ("python", "numpy", "onnxruntime", "CUDA driver", "ffmpeg", "backend ort"):
+    for word in (
+        "python",
+        "numpy",
+        "onnxruntime",
+        "CUDA driver",
+        "ffmpeg",
+        "OpenCV",
+        "backend ort",
+    ):
         assert word in told
 
 

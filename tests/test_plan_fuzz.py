@@ -17,11 +17,13 @@ from hypothesis import strategies as st
 from edgereel import plan
 from edgereel.errors import PlanError
 
-TOY = Path(__file__).parent / "data" / "toy" / "plan.json"
-TEXT = TOY.read_bytes()
-DOCUMENT = json.loads(TEXT)
+# Together they have every op and every kind of param.
+TEXTS = [
+    (Path(__file__).parent / "data" / name / "plan.json").read_bytes() for name in ("toy", "trace")
+]
+DOCUMENTS = [json.loads(text) for text in TEXTS]
 # Values that mean something somewhere in the format, so that mutations reach past the first check.
-WORDS = sorted(set(re.findall(r'"([^"\\]{1,30})"', TEXT.decode())))
+WORDS = sorted({word for t in TEXTS for word in re.findall(r'"([^"\\]{1,30})"', t.decode())})
 
 scalars = (
     st.none()
@@ -60,22 +62,22 @@ def places(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return found
 
 
-PLACES = places(DOCUMENT)
-
-
 Edit = tuple[tuple[Any, ...], str, Any, tuple[Any, ...]]
-edits = st.tuples(
-    st.sampled_from(PLACES),
-    st.sampled_from(["set", "drop", "add", "copy"]),
-    values,
-    st.sampled_from(PLACES),
-)
+
+
+def edits_of(original: Any) -> st.SearchStrategy[tuple[Any, list[Edit]]]:
+    """A plan and changes of it: where, what, a value, and where to copy from."""
+    place = st.sampled_from(places(original))
+    action = st.sampled_from(["set", "drop", "add", "copy"])
+    edits = st.lists(st.tuples(place, action, values, place), min_size=1, max_size=3)
+    return st.tuples(st.just(original), edits)
 
 
 @few
-@given(st.lists(edits, min_size=1, max_size=3))
-def test_mutated_document(changes: list[Edit]) -> None:
-    document = copy.deepcopy(DOCUMENT)
+@given(st.one_of([edits_of(original) for original in DOCUMENTS]))
+def test_mutated_document(drawn: tuple[Any, list[Edit]]) -> None:
+    original, changes = drawn
+    document = copy.deepcopy(original)
     for path, action, value, other in changes:
         try:
             parent = document
@@ -86,7 +88,7 @@ def test_mutated_document(changes: list[Edit]) -> None:
             elif action == "add" and isinstance(parent, dict):
                 parent[value if isinstance(value, str) else "new"] = copy.deepcopy(parent[path[-1]])
             elif action == "copy":
-                source: Any = DOCUMENT
+                source: Any = original
                 for key in other:
                     source = source[key]
                 parent[path[-1]] = copy.deepcopy(source)
@@ -98,9 +100,10 @@ def test_mutated_document(changes: list[Edit]) -> None:
 
 
 @few
-@given(st.integers(0, len(TEXT)), st.integers(0, 40), st.binary(max_size=6))
-def test_mutated_bytes(start: int, length: int, inserted: bytes) -> None:
-    read(TEXT[:start] + inserted + TEXT[start + length :])
+@given(st.sampled_from(TEXTS), st.floats(0, 1), st.integers(0, 40), st.binary(max_size=6))
+def test_mutated_bytes(text: bytes, where: float, length: int, inserted: bytes) -> None:
+    start = round(where * len(text))
+    read(text[:start] + inserted + text[start + length :])
 
 
 @few

@@ -4,6 +4,11 @@ Every use of a graph gives sizes to the symbols of its inputs. A size the plan f
 profile; `G`, the number of guidance rows, is one static profile per possible number, since a call
 with guidance off keeps fewer rows. Weights are shared by all profiles of an engine, and static
 profiles run faster than a range; a range is made only where a user's param decides the size.
+
+Of the symbols that exist from the start, one whose size is a param, or that counts the frames a
+video is cut to by a param, becomes the range of that param. Height and width of a video are known
+only to a call, so they become one fixed square, the default of its `longest`: the engine takes
+square videos of just that size, and others need another backend.
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from edgereel.builds import Profile
 from edgereel.errors import PlanError
+from edgereel.pictures import Wanted, scaled_size
 from edgereel.plan import (
     Denoise,
     Each,
@@ -25,6 +31,7 @@ from edgereel.plan import (
     Shape,
     Stage,
     Tokenize,
+    VideoParam,
 )
 
 __all__ = ["MAX_STATIC_PROFILES", "graph_profiles"]
@@ -106,7 +113,59 @@ def _spans(place: str, mode: Mode, stage: Stage, symbol: str) -> list[Span]:
     each = stage.each
     if each is not None and mode.values[each.as_].shape[0] == symbol:
         return _chunks(mode, each)
+    return [_start_span(place, mode, symbol)]
+
+
+def _start_span(place: str, mode: Mode, symbol: str) -> Span:
+    """What a symbol that has a size from the start can be."""
+    size = mode.sizes.get(symbol)
+    if size is not None:
+        if size.param is not None:
+            span = _param_span(f"{place}.params.{size.param}", mode, size.param)
+        else:
+            assert size.symbol is not None  # plan_start checked it
+            span = _start_span(place, mode, size.symbol)
+        low, usual, high = span
+        return (-(-low // size.divide), usual // size.divide, high // size.divide)
+    for name, video in mode.params.items():
+        if isinstance(video, VideoParam) and symbol in mode.values[name].shape:
+            if symbol == mode.values[name].shape[0]:
+                return _frames_span(f"{place}.params.{name}.frames", mode, symbol, video)
+            return _square(f"{place}.params.{name}.longest", mode, symbol, video)
     raise PlanError.at(place, f"symbol {symbol!r} has no size", "one from ids or from a chunk")
+
+
+def _param_span(place: str, mode: Mode, name: str) -> Span:
+    """The range of an int param; a required one is expected to be at its largest."""
+    param = mode.params[name]
+    if not isinstance(param, IntParam) or not param.min or param.max is None:
+        raise PlanError.at(place, "can be any size", "a min of at least 1 and a max")
+    return (param.min, param.default or param.max, param.max)
+
+
+def _frames_span(place: str, mode: Mode, symbol: str, video: VideoParam) -> Span:
+    """How many frames a video is cut to."""
+    if isinstance(video.frames, Ref):
+        return _param_span(place, mode, video.frames.param)
+    if video.frames is None:
+        raise PlanError.at(
+            place, f"{symbol!r} is known only to a call", "a number of frames, or a size for it"
+        )
+    return (video.frames, video.frames, video.frames)
+
+
+def _square(place: str, mode: Mode, symbol: str, video: VideoParam) -> Span:
+    """The side of a square video, scaled as by default."""
+    longest = video.longest
+    if isinstance(longest, Ref):
+        param = mode.params[longest.param]
+        longest = param.default if isinstance(param, IntParam) else None
+    if longest is None:
+        raise PlanError.at(
+            place, f"{symbol!r} is known only to a call", "a default size, or a size for it"
+        )
+    side = scaled_size((longest, longest), Wanted(longest=longest, multiple=video.multiple))[0]
+    return (side, side, side)
 
 
 def _chunks(mode: Mode, each: Each) -> list[Span]:
@@ -125,7 +184,8 @@ def _chunks(mode: Mode, each: Each) -> list[Span]:
         return [(1, min(max(usual, smallest), limit), min(largest, limit))]
     if isinstance(length, str):
         return [(1, each.size, each.size)]
-    sizes = {min(each.size, length), length % each.size} - {0}
+    rest = max(length - each.size, 0) % (each.size - each.lead)
+    sizes = {min(each.size, length), rest + each.lead if rest else 0} - {0}
     return [(n, n, n) for n in sorted(sizes)]
 
 

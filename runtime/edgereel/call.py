@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgereel import noise, schedule
+from edgereel.call_start import read_videos, start_sizes
 from edgereel.errors import InputError
 from edgereel.plan import (
     Denoise,
@@ -44,15 +45,17 @@ class Steps:
     rows: NDArray[np.float32]  # [N, 16], columns schedule.ROW
     weights: NDArray[np.float32]  # [G]
     first: int  # index of rows[0] in the whole trajectory, which numbers the noise
+    trajectory: NDArray[np.float32]  # timesteps of all rows, also of those that a range cuts
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """A part of axis 0, start to stop, and the sizes of all symbols inside it."""
+    """A part of axis 0, start to stop, led by the first `lead` entries; sizes of all symbols."""
 
     start: int
     stop: int
     sizes: Sizes
+    lead: int = 0
 
 
 class Draws:
@@ -89,6 +92,7 @@ class Draws:
         *,
         step: int | None = None,
         chunk: int | None = None,
+        part: bool = False,
     ) -> NDArray[np.float32]:
         """Standard normal noise, f32 of the shape.
 
@@ -97,12 +101,15 @@ class Draws:
             shape: of the result; the leading axes that a caller shares are left to it.
             step: index in the trajectory, or None for a draw outside a loop.
             chunk: index of the chunk, or None outside chunks and for shared noise.
+            part: only the first entries of the draw are wanted.
         """
         key = name if step is None else f"{name}.{step}"
         key += "" if chunk is None else f"[{chunk}]"
         if key not in self._given:
             return noise.normal(self._seed, name, chunk or 0, step or 0, shape)
         array = np.asarray(self._given[key])
+        if part and array.shape[1:] == shape[1:]:
+            array = array[: shape[0]]
         if array.shape != shape or array.dtype.kind != "f":
             raise InputError(
                 f"the given noise {key!r} is {array.dtype} {list(array.shape)}; expected float32 "
@@ -126,7 +133,6 @@ class Call:
         self._graphs, self._tables = plan.graphs, tables
         self.draws = Draws(params.get("seed", 0), given_noise, mode)
         self.kept = {name: self._kept(name) for name in mode.rows}
-        self.sizes = self._sizes()
         self.steps: dict[str, Steps] = {}  # by the `out` of the denoise op
         self.renoise: dict[str, tuple[float, float]] = {}  # by the `out` of the renoise op
         for place, op in self._ops():
@@ -134,11 +140,12 @@ class Call:
                 if isinstance(op, Denoise):
                     self.steps[op.out] = self._steps(op)
                 elif isinstance(op, Renoise):
-                    self.renoise[op.out] = schedule.renoise_coefficients(
-                        tables[op.schedule], self.value(op.from_), self.value(op.to)
-                    )
+                    self._check_order(op.from_, op.to)
+                    self.renoise[op.out] = self._renoise(op)
             except ValueError as error:
                 raise InputError(f"stage {place!r}: {error}") from None
+        self.videos = read_videos(mode, params)
+        self.sizes = {**start_sizes(mode, params, self.videos), **self._row_sizes()}
 
     def value(self, field: Any) -> Any:
         """A literal of the plan, or what the user gave for the param it refers to."""
@@ -178,11 +185,14 @@ class Call:
             return [Chunk(0, 0, self.sizes)]
         total = self.shape(stage.each.value, self.sizes)[0]
         size, symbol = self.value(stage.each.size), self.mode.values[stage.each.as_].shape[0]
-        chunks = []
-        for start in range(0, total, size):
-            stop = min(start + size, total)
-            own = {symbol: stop - start} if isinstance(symbol, str) else {}
-            chunks.append(Chunk(start, stop, {**self.sizes, **own}))
+        chunks: list[Chunk] = []
+        start = 0
+        while start < total:
+            lead = stage.each.lead if chunks else 0
+            stop = min(start + size - lead, total)
+            own = {symbol: stop - start + lead} if isinstance(symbol, str) else {}
+            chunks.append(Chunk(start, stop, {**self.sizes, **own}, lead))
+            start = stop
         return chunks
 
     def read_after(self, stage_index: int) -> set[str]:
@@ -193,6 +203,21 @@ class Call:
             for op in stage.ops:
                 needed |= _reads(op)
         return needed
+
+    def _check_order(self, clean: Any, noisy: Any) -> None:
+        """Raises ValueError unless one timestep, None for clean, is less noisy than the other."""
+        if clean is not None and self.value(clean) >= self.value(noisy):
+            names = (
+                t.param if isinstance(t, Ref) else "the plan's timestep" for t in (clean, noisy)
+            )
+            low, high = (
+                f"{name} is {self.value(t):g}"
+                for name, t in zip(names, (clean, noisy), strict=True)
+            )
+            raise ValueError(
+                f"{low} and {high}; expected the first to be the lower timestep, as it has less "
+                f"noise. Change one of them."
+            )
 
     def _elements(self, name: str, sizes: Sizes) -> int:
         return math.prod(self.shape(name, sizes))
@@ -225,7 +250,7 @@ class Call:
             )
         return kept
 
-    def _sizes(self) -> dict[str, int]:
+    def _row_sizes(self) -> dict[str, int]:
         sizes = {}
         for _, op in self._ops():
             if isinstance(op, Tokenize):
@@ -233,6 +258,25 @@ class Call:
                 if isinstance(axis, str):
                     sizes[axis] = len(self.kept[op.rows])
         return sizes
+
+    def _renoise(self, op: Renoise) -> tuple[float, float]:
+        """Coefficients of x and of the noise."""
+        start, end = self.value(op.from_), self.value(op.to)
+        if op.along is not None:
+            start, end = (self._lowered(t, op.along) for t in (start, end))
+        return schedule.renoise_coefficients(self._tables[op.schedule], start, end)
+
+    def _lowered(self, t: float | None, along: str) -> float | None:
+        """The highest timestep of a trajectory that is not above t; clean stays clean."""
+        if t is None:
+            return None
+        visited = self.steps[along].trajectory
+        if not np.any(visited <= t):
+            raise ValueError(
+                f"timestep {t:g} is below {visited.min():g}, the last that is visited; expected a "
+                f"higher one. Raise it, or take more steps."
+            )
+        return float(visited[visited <= t].max())
 
     def _steps(self, op: Denoise) -> Steps:
         rows = schedule.sampler_rows(
@@ -244,9 +288,10 @@ class Call:
             final=op.final,
             variance=op.variance,
         )
-        first = 0
+        first, trajectory = 0, rows[:, T]
         if op.range is not None:
             high = self.value(op.range.from_)
+            self._check_order(op.range.to, op.range.from_)
             first = int(np.sum(rows[:, T] > high))
             rows = schedule.row_range(rows, high, self.value(op.range.to))
         for column, name in ((C_PREV, "prev"), (C_NOISE, "noise")):
@@ -260,7 +305,7 @@ class Call:
         if op.guidance is not None:
             every = self._weights(op.guidance)
             weights = [every[index] for index in self.kept[op.guidance.rows]]
-        return Steps(rows, np.array(weights, np.float32), first)
+        return Steps(rows, np.array(weights, np.float32), first, trajectory)
 
 
 def _reads(op: Op) -> set[str]:

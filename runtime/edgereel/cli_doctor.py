@@ -29,6 +29,7 @@ def doctor() -> list[tuple[str, str, str]]:
         ("CUDA driver", driver, ""),
         *((f"GPU {index}", text, "") for index, text in enumerate(gpus)),
         ("ffmpeg", *_ffmpeg()),
+        ("OpenCV", *_opencv()),
         ("kernels", *_kernels()),
     ]
     trt = any(found and not found.startswith("broken") for found in builders.values())
@@ -52,6 +53,13 @@ def _backends(providers: list[str], *, gpus: bool, trt: bool) -> list[tuple[str,
         found = f"needs {' and '.join(what for what, _ in missing)}" if missing else "will work"
         rows.append((f"backend {name}", found, missing[0][1] if missing else ""))
     return rows
+
+
+def _opencv() -> tuple[str, str]:
+    """Its version, and what lacks without it."""
+    found = _imported("cv2")
+    todo = "for edges of a control video: pip install 'edgereel[control]'"
+    return found or "not installed", "" if found else todo
 
 
 def _version(package: str) -> str:

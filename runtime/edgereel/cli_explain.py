@@ -19,6 +19,7 @@ from edgereel.plan import (
     Stage,
     TensorSpec,
     Tokenize,
+    VideoParam,
 )
 
 __all__ = ["explain"]
@@ -69,23 +70,38 @@ def _stages(mode: Mode) -> list[str]:
     lines = []
     for (number, stage), peak in zip(enumerate(mode.stages, 1), _peaks(mode, sizes), strict=True):
         chunks = "" if stage.each is None else f", {_chunks(mode, stage)}"
-        lines.append(f"  {number}. {stage.name}{chunks}; values take at most {size(peak)}")
+        lines.append(f"  {number}. {stage.name}{chunks}; values take {peak}")
         for op in stage.ops:
             lines.append(f"       {_title(mode, op)}")
             rows = [("  " + v, *_value(mode.values[v], sizes)) for v in _writes(op)]
             lines += table(rows, indent=" " * 9)
+    lines += _sources(mode)
     if sizes:
         used = ", ".join(f"{symbol} = {number}" for symbol, number in sizes.items())
         lines.append(f"  Bytes are for the defaults: {used}.")
     return lines
 
 
+def _sources(mode: Mode) -> list[str]:
+    """Where the sizes that exist from the start come from, as a line, if there are any."""
+    said = []
+    for symbol, found in mode.sizes.items():
+        divided = f" / {found.divide}" if found.divide > 1 else ""
+        said.append(f"{symbol} = {found.param or found.symbol}{divided}")
+    for name, param in mode.params.items():
+        if isinstance(param, VideoParam):
+            axes = [a for a in mode.values[name].shape if isinstance(a, str)]
+            said.append(f"{', '.join(axes)} as {name} has")
+    return [f"  Sizes: {'; '.join(said)}."] if said else []
+
+
 def _chunks(mode: Mode, stage: Stage) -> str:
     assert stage.each is not None
     joined = ", ".join(f"{inner} joined as {outer}" for inner, outer in stage.collect.items())
+    led = f", the first {stage.each.lead} in front of each" if stage.each.lead else ""
     return (
         f"once per {_default(mode, stage.each.size)} of {stage.each.value} "
-        f"(seen as {stage.each.as_}); {joined}"
+        f"(seen as {stage.each.as_}{led}); {joined}"
     )
 
 
@@ -145,11 +161,16 @@ def _tensor(spec: TensorSpec) -> str:
 
 
 def _value(spec: TensorSpec, sizes: dict[str, int]) -> tuple[str, str]:
-    return _tensor(spec), size(_bytes(spec, sizes))
+    return _tensor(spec), " x ".join([size(_bytes(spec, sizes)), *_open(spec, sizes)])
+
+
+def _open(spec: TensorSpec, sizes: dict[str, int]) -> list[str]:
+    """The symbols of a shape whose size only a call knows, such as those of a video."""
+    return [axis for axis in spec.shape if isinstance(axis, str) and axis not in sizes]
 
 
 def _bytes(spec: TensorSpec, sizes: dict[str, int]) -> int:
-    """Bytes of a value; an axis that only the run decides counts as 1."""
+    """Bytes of a value; an axis that only a call knows counts as 1."""
     numbers = [axis if isinstance(axis, int) else sizes.get(axis, 1) for axis in spec.shape]
     return math.prod(numbers) * _ITEM_BYTES[spec.dtype]
 
@@ -160,8 +181,8 @@ def _default(mode: Mode, field: object) -> object:
 
 
 def _symbols(mode: Mode) -> dict[str, int]:
-    """Sizes of the shape symbols for the default params: kept rows and chunk lengths."""
-    sizes: dict[str, int] = {}
+    """Sizes of the shape symbols for the default params, as far as those decide them."""
+    sizes = _start_symbols(mode)
     for op in _ops(mode):
         if isinstance(op, Tokenize):
             axis = mode.values[op.ids].shape[0]
@@ -170,25 +191,50 @@ def _symbols(mode: Mode) -> dict[str, int]:
     for stage in mode.stages:
         if stage.each is not None:
             axis, length = mode.values[stage.each.as_].shape[0], _default(mode, stage.each.size)
+            whole = mode.values[stage.each.value].shape[0]
+            total = sizes.get(whole) if isinstance(whole, str) else whole
             if isinstance(axis, str) and isinstance(length, int):
-                sizes[axis] = length
+                sizes[axis] = min(length, total or length)
     return sizes
 
 
-def _peaks(mode: Mode, sizes: dict[str, int]) -> Iterator[int]:
+def _start_symbols(mode: Mode) -> dict[str, int]:
+    """Sizes by default params, and numbers of frames that a video is cut to."""
+    sizes: dict[str, int] = {}
+    for name, param in mode.params.items():
+        if isinstance(param, VideoParam):
+            axis, frames = mode.values[name].shape[0], _default(mode, param.frames)
+            if isinstance(axis, str) and isinstance(frames, int) and frames > 0:
+                sizes[axis] = frames
+    for symbol, found in mode.sizes.items():
+        number = None if found.param is None else mode.params[found.param].default
+        if isinstance(number, int):
+            sizes[symbol] = number // found.divide
+    for symbol, found in mode.sizes.items():
+        if found.symbol in sizes:
+            sizes[symbol] = sizes[found.symbol] // found.divide
+    return sizes
+
+
+def _peaks(mode: Mode, sizes: dict[str, int]) -> Iterator[str]:
     """The most bytes of values alive during one op, for each stage; graphs' insides not counted."""
     lives = _lives(mode)
     at = 0
     for stage in mode.stages:
         span = range(at, at + max(len(stage.ops), 1))
-        yield max(
-            sum(
-                _bytes(mode.values[name], sizes)
-                for name, (made, read) in lives.items()
-                if made <= moment <= read
-            )
+        alive = [
+            [mode.values[name] for name, (made, read) in lives.items() if made <= moment <= read]
             for moment in span
+        ]
+        open_ones = {s for specs in alive for spec in specs for s in _open(spec, sizes)}
+        known = size(
+            max(
+                sum(_bytes(spec, sizes) for spec in specs if not _open(spec, sizes))
+                for specs in alive
+            )
         )
+        more = ", ".join(sorted(open_ones))
+        yield f"{known}, and more with {more}" if more else f"at most {known}"
         at = span.stop
 
 
@@ -200,6 +246,7 @@ def _lives(mode: Mode) -> dict[str, Life]:
         for name in names:
             lives[name] = (lives.get(name, (moment, moment))[0], moment)
 
+    touch((name for name, param in mode.params.items() if isinstance(param, VideoParam)), 0)
     at = 0
     for stage in mode.stages:
         last = at + max(len(stage.ops), 1) - 1

@@ -8,7 +8,16 @@ from typing import NoReturn
 from edgereel import plan
 from edgereel.backends import BACKENDS
 from edgereel.errors import InputError
-from edgereel.plan import ChoiceParam, FloatParam, IntParam, Mode, Param, Plan, TextParam
+from edgereel.plan import (
+    ChoiceParam,
+    FloatParam,
+    IntParam,
+    Mode,
+    Param,
+    Plan,
+    TextParam,
+    VideoParam,
+)
 
 __all__ = [
     "Parser",
@@ -155,10 +164,14 @@ def describe(param: Param) -> str:
         kind = "one of " + ", ".join(param.choices)
     elif isinstance(param, TextParam):
         kind = "text"
+    elif isinstance(param, VideoParam):
+        kind = "video, folder of pictures or .npz"
     else:
         kind = "int" if isinstance(param, IntParam) else "number"
         if param.min is not None or param.max is not None:
             kind += f" {_plain(param.min)}..{_plain(param.max)}"
+        if isinstance(param, IntParam) and param.multiple > 1:
+            kind += f", multiple of {param.multiple}"
     if param.default is None:
         return f"{kind}, required"
     return f"{kind}, default {_plain(param.default)}"
@@ -236,4 +249,6 @@ def _metavar(param: Param) -> str:
         return "INT"
     if isinstance(param, FloatParam):
         return "NUMBER"
+    if isinstance(param, VideoParam):
+        return "PATH"
     return "TEXT" if isinstance(param, TextParam) else "NAME"

@@ -129,6 +129,7 @@ class _Scope:
     values: dict[str, Buffer]
     sizes: Sizes
     chunk: int | None = None
+    lead: int = 0  # entries of the first chunk in front of this one
 
 
 class _Run:
@@ -149,7 +150,8 @@ class _Run:
         self.warnings: list[str] = []
 
     def run(self) -> Result:
-        mode, values, seconds = self.call.mode, dict[str, Buffer](), dict[str, float]()
+        mode, seconds = self.call.mode, dict[str, float]()
+        values = {name: self.backend.put(frames) for name, frames in self.call.videos.items()}
         for self.stage_index, stage in enumerate(mode.stages):
             started = time.perf_counter()
             self.run_stage(stage, values)
@@ -170,10 +172,14 @@ class _Run:
         whole = self.read(stage.each.value, _Scope(values, self.call.sizes))
         parts: dict[str, list[Array]] = {name: [] for name in stage.collect}
         for self.chunk, chunk in enumerate(chunks):
-            inside = {**values, stage.each.as_: whole[chunk.start : chunk.stop]}
-            self.run_ops(stage, _Scope(inside, chunk.sizes, self.chunk))
+            part = whole[chunk.start : chunk.stop]
+            if chunk.lead:
+                both = (self.backend.get(piece) for piece in (whole[: chunk.lead], part))
+                part = self.backend.put(np.concatenate(list(both)))
+            inside = {**values, stage.each.as_: part}
+            self.run_ops(stage, _Scope(inside, chunk.sizes, self.chunk, chunk.lead))
             for name, arrays in parts.items():
-                arrays.append(self.backend.get(inside[name]))
+                arrays.append(self.backend.get(inside[name])[chunk.lead :])
         for name, joined in stage.collect.items():
             values[joined] = self.backend.put(np.concatenate(parts[name]))
 
@@ -259,8 +265,13 @@ class _Run:
         step: int | None = None,
     ) -> Array:
         """Noise f32 of the shape; shared noise is one draw for every index of axis 0."""
+        draw = self.call.draws.draw
+        if not shared and scope.lead:
+            first = draw(name, (scope.lead, *shape[1:]), step=step, chunk=0, part=True)
+            rest = (shape[0] - scope.lead, *shape[1:])
+            return np.concatenate([first, draw(name, rest, step=step, chunk=scope.chunk)])
         if not shared:
-            return self.call.draws.draw(name, shape, step=step, chunk=scope.chunk)
+            return draw(name, shape, step=step, chunk=scope.chunk)
         return np.broadcast_to(self.call.draws.draw(name, shape[1:], step=step), shape)
 
     def read(self, value: str, scope: _Scope) -> Buffer:

@@ -5,15 +5,26 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgereel.errors import InputError
-from edgereel.plan import ChoiceParam, FloatParam, IntParam, Mode, Param, TextParam
+from edgereel.plan import (
+    ChoiceParam,
+    FloatParam,
+    IntParam,
+    Mode,
+    Param,
+    TextParam,
+    VideoParam,
+)
 
 __all__ = ["ParamValue", "fill_params"]
 
-ParamValue = str | int | float
+ParamValue = str | int | float | NDArray[Any]
 LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -74,6 +85,8 @@ def _checked(word: str, param: Param, value: object) -> ParamValue:
             raise InputError(
                 f"{word} is {value!r}; expected one of {', '.join(param.choices)}. Choose one."
             )
+        case VideoParam():
+            return _video(word, param, value)
 
 
 def _text(word: str, param: TextParam, value: object) -> str:
@@ -89,6 +102,18 @@ def _text(word: str, param: TextParam, value: object) -> str:
     return value
 
 
+def _video(word: str, param: VideoParam, value: object) -> str | NDArray[Any]:
+    """A path or an array; it is read when the call begins."""
+    if isinstance(value, np.ndarray):
+        return value
+    if isinstance(value, str | Path) and str(value).strip():
+        return str(value)
+    found = "empty" if isinstance(value, str) else f"a {type(value).__name__}"
+    raise InputError(
+        f"{word} is {found}; expected {_kind(param)}. Give its path, or a numpy array."
+    )
+
+
 def _number(word: str, param: IntParam | FloatParam, value: object) -> int | float:
     kind = _kind(param)
     number = _as_number(value)
@@ -99,6 +124,9 @@ def _number(word: str, param: IntParam | FloatParam, value: object) -> int | flo
     low, high = param.min, param.max
     if (low is not None and number < low) or (high is not None and number > high):
         raise InputError(f"{word} is {value}; expected {kind}. Choose a number in that range.")
+    if isinstance(param, IntParam) and number % param.multiple:
+        near = round(number / param.multiple) * param.multiple
+        raise InputError(f"{word} is {value}; expected {kind}. Choose, for example, {near}.")
     return number
 
 
@@ -120,8 +148,12 @@ def _kind(param: Param) -> str:
             return "a text"
         case ChoiceParam():
             return "one of " + ", ".join(param.choices)
+        case VideoParam():
+            return "a video file, a folder of PNG or JPEG pictures, or an .npz of frames"
         case IntParam(min=low, max=high) | FloatParam(min=low, max=high):
             kind = "a whole number" if isinstance(param, IntParam) else "a number"
+            if isinstance(param, IntParam) and param.multiple > 1:
+                kind = f"a multiple of {param.multiple}"
             if low is not None and high is not None:
                 return f"{kind} from {low} to {high}"
             if low is not None:

@@ -77,7 +77,8 @@ class Cascade:
             callback: called after every step; it may raise `edgereel.Cancelled` to stop.
             noise: an .npz file or arrays to use instead of drawn noise (see engines/README.md).
             params: params by name, also those with a dot such as "steps.decoder".
-            **options: params by name or alias, such as seed=7, steps=20, guidance_scale=3.
+            **options: params by name or alias, such as seed=7, steps=20, guidance_scale=3. A video
+                param takes a path, or an array u8 [F, H, W, 3].
 
         Raises:
             InputError: a value cannot be used; nothing has been computed.
@@ -133,7 +134,7 @@ class Cascade:
             "mode": mode,
             "prompt": values.get("prompt"),
             "seed": values.get("seed"),
-            "params": values,
+            "params": {name: _as_json(value) for name, value in values.items()},
             "given_noise": sorted(noise),
             "backend": self.backend.name,
             "backend_reason": self.reason,
@@ -185,6 +186,11 @@ def _merged(
             raise InputError(f"{word} is given twice; expected one value. Drop one of them.")
         merged[word] = value
     return merged
+
+
+def _as_json(value: ParamValue) -> str | int | float:
+    """A param for the metadata; of an array its type and shape."""
+    return f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else value
 
 
 def _noise_arrays(noise: str | Path | Mapping[str, NDArray[Any]] | None) -> dict[str, NDArray[Any]]:

@@ -17,7 +17,7 @@ import msgspec
 from edgereel import plan_check, plan_format
 from edgereel.errors import PlanError
 from edgereel.plan_format import *  # noqa: F403
-from edgereel.plan_format import FORMAT, Document, DType, Final, Sampler, Spacing, Variance
+from edgereel.plan_format import FORMAT, Document, DType, Filter, Final, Sampler, Spacing, Variance
 
 __all__ = ["Plan", "encode", "load", "parse"]
 __all__ += plan_format.__all__
@@ -25,10 +25,11 @@ __all__ += plan_format.__all__
 # What an error lists when the last part of its place is one of these keys.
 _WORDS: dict[str, tuple[str, ...]] = {
     "op": ("tokenize", "noise", "run", "denoise", "renoise"),
-    "type": ("text", "int", "float", "choice"),
+    "type": ("text", "int", "float", "choice", "video"),
     "dtype": get_args(DType),
     "sampler": get_args(Sampler),
     "spacing": get_args(Spacing),
+    "filter": get_args(Filter),
     "final": get_args(Final),
     "variance": get_args(Variance),
 }

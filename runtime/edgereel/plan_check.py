@@ -20,6 +20,7 @@ from edgereel.plan_format import (
     Param,
     TensorSpec,
     TextParam,
+    VideoParam,
 )
 from edgereel.plan_scope import names
 
@@ -103,6 +104,9 @@ def _check_mode(place: str, mode: Mode) -> None:
     for name, spec in mode.values.items():
         _check_name(f"{place}.values.{name}", name)
         _check_shape(f"{place}.values.{name}", spec)
+    for symbol in mode.sizes:
+        if not SYMBOL.fullmatch(symbol):
+            raise PlanError.at(f"{place}.sizes", f"{symbol!r} is not a symbol", "one like 'H'")
     for name, rows in mode.rows.items():
         if not rows:
             raise PlanError.at(f"{place}.rows.{name}", "is empty", "at least one row")
@@ -146,6 +150,8 @@ def _check_param(place: str, param: Param) -> None:
                 raise PlanError.at(
                     f"{place}.default", f"{default} is out of range", f"{low} to {high}"
                 )
+            if isinstance(param, IntParam):
+                _check_multiple(place, param)
         case ChoiceParam(default=default, choices=choices):
             if not choices or len(set(choices)) < len(choices):
                 raise PlanError.at(
@@ -155,5 +161,24 @@ def _check_param(place: str, param: Param) -> None:
                 raise PlanError.at(
                     f"{place}.default", f"{default!r} is not a choice", "one of " + names(choices)
                 )
+        case VideoParam(multiple=multiple, longest=longest):
+            if multiple < 1 or (multiple > 1 and longest is None):
+                raise PlanError.at(
+                    f"{place}.multiple",
+                    f"is {multiple}, and longest is {longest}",
+                    "at least 1, and 1 if nothing is scaled",
+                )
         case TextParam():
             pass
+
+
+def _check_multiple(place: str, param: IntParam) -> None:
+    """A range that begins and ends with numbers that a user may give."""
+    if param.multiple < 1:
+        raise PlanError.at(f"{place}.multiple", f"is {param.multiple}", "at least 1")
+    for field in ("default", "min", "max"):
+        number = getattr(param, field)
+        if number is not None and number % param.multiple:
+            raise PlanError.at(
+                f"{place}.{field}", f"is {number}", f"a multiple of {param.multiple}"
+            )

@@ -1,8 +1,8 @@
 """The flow of values through a mode, walked as the interpreter will walk it.
 
 At every op it is known which values exist and which symbols have a size; each value is compared
-with what the graph declares. A symbol of a mode gets its size from a `tokenize` op (the number of
-rows kept) or from a chunk of an `each` stage.
+with what the graph declares. A symbol of a mode has a size from the start (plan_start.py), or gets
+it from a `tokenize` op (the number of rows kept) or from a chunk of an `each` stage.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from edgereel.plan_format import (
     Denoise,
     Document,
     Each,
-    FloatParam,
     GraphSpec,
     Guidance,
     IntParam,
@@ -32,6 +31,7 @@ from edgereel.plan_format import (
     Tokenize,
 )
 from edgereel.plan_scope import Scope, Sizes, fit, names, words
+from edgereel.plan_start import check_start
 
 __all__ = ["check_flow"]
 
@@ -42,7 +42,7 @@ MAX_SEED = 2**64 - 1
 def check_flow(plan: Document, mode: Mode, place: str) -> None:
     """Raises PlanError, naming the place, if a value, symbol or reference of a mode is wrong."""
     flow = _Flow(plan, mode, place)
-    flow.check_param_values()
+    check_start(flow, place)
     for index, stage in enumerate(mode.stages):
         flow.check_stage(f"{place}.stages[{index}]", stage)
     flow.check_end()
@@ -55,28 +55,9 @@ class _Flow(Scope):
         self.rows_size: Sizes = {}  # rows name -> size of its axis
         self.part_streams: set[str] = set()
         self.once_streams: set[str] = set()
+        self.trajectories: dict[str, Denoise] = {}  # by the value they make
         self.in_chunks = False
-
-    def check_param_values(self) -> None:
-        """A numeric param that is declared as a value exists from the start."""
-        for name in self.mode.params.keys() & self.mode.values.keys():
-            param, spec = self.mode.params[name], self.mode.values[name]
-            bits = {"int32": 31, "int64": 63}.get(spec.dtype)
-            match param:
-                case FloatParam():
-                    good = spec.dtype == "float32"
-                case IntParam(min=int(low), max=int(high)) if bits is not None:
-                    good = -(2**bits) <= low and high < 2**bits
-                case _:
-                    good = isinstance(param, IntParam) and spec.dtype == "float32"
-            if not good:
-                raise PlanError.at(
-                    f"{self.place}.values.{name}",
-                    f"the param of that name cannot be {spec.dtype}",
-                    "float32 for a numeric param, or int64 or int32 for an int param in that range",
-                )
-            self.made.add(name)
-            self.visible.add(name)
+        self.led: str | int | None = None  # axis 0 of chunks that are led
 
     def check_stage(self, place: str, stage: Stage) -> None:
         outside, sized = set(self.visible), set(self.sized)
@@ -85,6 +66,8 @@ class _Flow(Scope):
         self.in_chunks = stage.each is not None
         if stage.each is not None:
             self._enter_chunks(f"{place}.each", stage.each)
+        lead = stage.each is not None and stage.each.lead > 0
+        self.led = self.mode.values[stage.each.as_].shape[0] if stage.each and lead else None
         for index, op in enumerate(stage.ops):
             self._check_op(f"{place}.ops[{index}]", op)
         if stage.each is not None:
@@ -139,6 +122,7 @@ class _Flow(Scope):
             case Noise():
                 self._stream(f"{place}.value", op.value, self.once_streams)
                 spec = self.make(f"{place}.value", op.value)
+                self._check_led(place, op.value, op.shared)
                 fit(f"{place}.value", op.value, spec, TensorSpec(dtype="float32", shape=spec.shape))
             case Run():
                 graph, sizes = self._graph(place, op.graph), Sizes()
@@ -154,6 +138,11 @@ class _Flow(Scope):
                     self.number(f"{place}.from", op.from_, least=0, whole=True)
                 if isinstance(op.from_, int) and isinstance(op.to, int) and op.from_ >= op.to:
                     raise PlanError.at(f"{place}.to", f"{op.to} <= from", "a noisier timestep")
+                self._check_led(place, op.x, op.shared_noise)
+                if op.along is not None:
+                    self.find(
+                        f"{place}.along", op.along, self.trajectories, "denoised value before"
+                    )
                 self._same(place, op.x, op.out)
 
     def _check_tokenize(self, place: str, op: Tokenize) -> None:
@@ -204,6 +193,7 @@ class _Flow(Scope):
             )
         self._bind(f"{place}.conditions", op.conditions, inputs, sizes)
         self._check_sampling(place, op)
+        self.trajectories[op.out] = op
         if (op.noise is not None) != ("noise" in graph.inputs) or (
             op.shared_noise and not op.noise
         ):
@@ -216,6 +206,7 @@ class _Flow(Scope):
             # The parts of one trajectory share a stream, whose draws its steps number.
             streams = self.once_streams if op.range is None else self.part_streams
             self._stream(f"{place}.noise", op.noise, streams)
+            self._check_led(place, op.x, op.shared_noise)
 
     def _check_sampling(self, place: str, op: Denoise) -> None:
         self.find(f"{place}.schedule", op.schedule, self.plan.schedules, "schedule")
@@ -259,14 +250,15 @@ class _Flow(Scope):
 
     def _enter_chunks(self, place: str, each: Each) -> None:
         whole = self.read(f"{place}.value", each.value)
-        self.number(f"{place}.size", each.size, least=1, whole=True)
+        self.number(f"{place}.lead", each.lead, least=0)
+        self.number(f"{place}.size", each.size, least=each.lead + 1, whole=True)
         part = self.declared(f"{place}.as", each.as_)
         total, size = (whole.shape or (0,))[0], (part.shape or (0,))[0]
         if isinstance(size, str):
             if size in self.sized:
                 raise PlanError.at(f"{place}.as", f"{size!r} has a size already", "a new symbol")
             self.sized.add(size)
-        elif size != each.size or isinstance(total, str) or total % size:
+        elif size != each.size or isinstance(total, str) or total % size or each.lead:
             raise PlanError.at(
                 f"{place}.as", f"its axis 0 is {size}", "a symbol, as chunks may differ in size"
             )
@@ -283,7 +275,7 @@ class _Flow(Scope):
         part, total = values[chunk], values[each.value].shape[0]
         size = (part.shape or (0,))[0]
         if size != values[each.as_].shape[0] and isinstance(size, int):
-            if not (isinstance(total, int) and isinstance(each.size, int)):
+            if not (isinstance(total, int) and isinstance(each.size, int)) or each.lead:
                 raise PlanError.at(
                     place, f"axis 0 of {chunk!r} is {size}", "the chunk's own symbol"
                 )
@@ -314,6 +306,14 @@ class _Flow(Scope):
             where = f"{place}.{name}"
             spec = self.make(where, value) if make else self.read(where, value)
             fit(where, value, spec, tensors[name], sizes)
+
+    def _check_led(self, place: str, value: str, shared: bool) -> None:
+        """In led chunks, what is drawn for the first entries is what the first chunk drew."""
+        axis = (self.mode.values[value].shape or (0,))[0]
+        if self.led is not None and not shared and axis != self.led:
+            raise PlanError.at(
+                place, f"draws for {value!r}, whose axis 0 is {axis!r}", f"{self.led!r}, or shared"
+            )
 
     def _graph(self, place: str, name: str) -> GraphSpec:
         return self.find(f"{place}.graph", name, self.plan.graphs, "graph")

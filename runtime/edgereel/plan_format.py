@@ -7,7 +7,7 @@ a mode equal symbols are equal sizes.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from msgspec import Struct, field
 
@@ -18,6 +18,7 @@ __all__ = [
     "Denoise",
     "Document",
     "Each",
+    "Filter",
     "Final",
     "FloatParam",
     "GraphSpec",
@@ -36,6 +37,7 @@ __all__ = [
     "Sampler",
     "ScheduleSpec",
     "Shape",
+    "Size",
     "Spacing",
     "Stage",
     "TensorSpec",
@@ -43,6 +45,7 @@ __all__ = [
     "Tokenize",
     "TokenizerSpec",
     "Variance",
+    "VideoParam",
     "Weight",
 ]
 
@@ -53,6 +56,7 @@ Sampler = Literal["ddim", "ddpm", "euler", "euler_ancestral", "dpmpp_2m"]
 Spacing = Literal["leading", "leading+1", "trailing", "linspace", "adm", "unclip"]
 Final = Literal["one", "first"]
 Variance = Literal["fixed_small", "fixed_small_log", "fixed_large", "learned_range"]
+Filter = Literal["canny"]
 Shape = tuple[int | str, ...]
 
 
@@ -106,12 +110,13 @@ class TextParam(Node, frozen=True, kw_only=True, tag_field="type", tag="text"):
 
 
 class IntParam(Node, frozen=True, kw_only=True, tag_field="type", tag="int"):
-    """A whole number; `min` and `max` are included in the range."""
+    """A multiple of `multiple`; `min` and `max` are included in the range."""
 
     description: str = ""
     default: int | None = None
     min: int | None = None
     max: int | None = None
+    multiple: int = 1
     aliases: tuple[str, ...] = ()
 
 
@@ -134,7 +139,34 @@ class ChoiceParam(Node, frozen=True, kw_only=True, tag_field="type", tag="choice
     aliases: tuple[str, ...] = ()
 
 
-Param = TextParam | IntParam | FloatParam | ChoiceParam
+class VideoParam(Node, frozen=True, kw_only=True, tag_field="type", tag="video"):
+    """Frames the user gives, always required: the value of its name, u8 [F, H, W, 3].
+
+    The seconds from `start` to `end`, at `fps`, the first `frames` of them, scaled to `longest`,
+    then `filter`; None leaves them as they are, and so does a param of 0 for end, fps or frames.
+    """
+
+    default: ClassVar[None] = None
+    description: str = ""
+    aliases: tuple[str, ...] = ()
+    start: float | Ref | None = None
+    end: float | Ref | None = None
+    fps: float | Ref | None = None
+    frames: int | Ref | None = None
+    longest: int | Ref | None = None
+    multiple: int = 1
+    filter: Filter | None = None
+
+
+Param = TextParam | IntParam | FloatParam | ChoiceParam | VideoParam
+
+
+class Size(Node, frozen=True, kw_only=True):
+    """The size of a symbol: an int param or another symbol's size, divided, which must go even."""
+
+    param: str | None = None
+    symbol: str | None = None
+    divide: int = 1
 
 
 class Row(Node, frozen=True, kw_only=True):
@@ -212,7 +244,10 @@ class Denoise(Node, frozen=True, kw_only=True, tag_field="op", tag="denoise"):
 
 
 class Renoise(Node, frozen=True, kw_only=True, tag_field="op", tag="renoise"):
-    """Forward diffusion of `x` from timestep `from` (null = clean) to timestep `to`."""
+    """Forward diffusion of `x` from timestep `from` (null = clean) to timestep `to`.
+
+    Both are lowered to timesteps of the trajectory that made the value `along`, if given.
+    """
 
     x: str
     out: str
@@ -221,17 +256,22 @@ class Renoise(Node, frozen=True, kw_only=True, tag_field="op", tag="renoise"):
     to: int | Ref
     noise: str
     shared_noise: bool = False
+    along: str | None = None
 
 
 Op = Tokenize | Noise | Run | Denoise | Renoise
 
 
 class Each(Node, frozen=True, kw_only=True):
-    """Run a stage once per `size` entries of axis 0 of `value`, each chunk visible as `as`."""
+    """Run a stage once per `size` entries of axis 0 of `value`, each chunk visible as `as`.
+
+    Every chunk but the first is led by the first `lead` entries, which count in its size.
+    """
 
     value: str
     as_: str = field(name="as")
     size: int | Ref
+    lead: int = 0
 
 
 class Stage(Node, frozen=True, kw_only=True):
@@ -255,6 +295,7 @@ class Mode(Node, frozen=True, kw_only=True):
 
     description: str = ""
     params: dict[str, Param]
+    sizes: dict[str, Size] = {}
     rows: dict[str, tuple[Row, ...]] = {}
     values: dict[str, TensorSpec]
     stages: tuple[Stage, ...]

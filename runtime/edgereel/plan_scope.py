@@ -52,7 +52,9 @@ class Scope:
         for size in spec.shape:
             if isinstance(size, str) and size not in self.sized:
                 raise PlanError.at(
-                    place, f"{size!r} in {name!r} has no size here", "a symbol from ids or a chunk"
+                    place,
+                    f"{size!r} in {name!r} has no size here",
+                    "a symbol from sizes, a video, ids or a chunk",
                 )
 
     def find(self, place: str, name: str, table: Mapping[str, T], kind: str) -> T:

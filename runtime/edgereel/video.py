@@ -3,15 +3,14 @@
 import math
 import os
 import re
-import signal
 import subprocess
 from pathlib import Path
 from typing import Any
 
-import imageio_ffmpeg
 import numpy as np
 import numpy.typing as npt
 
+from edgereel import ffmpeg
 from edgereel.errors import InputError, OutputError
 from edgereel.files import all_or_nothing, check_place
 
@@ -19,7 +18,6 @@ __all__ = ["check_writable", "save"]
 
 # A gif counts time in hundredths of a second, and players slow down any frame shorter than two.
 _GIF_MAX_FPS = 50
-_SPEAKER = re.compile(r"\[[^\]]* @ 0x[0-9a-f]+\] ")  # who in ffmpeg said it, with its address
 _OURS = re.compile(r"frame_\d{4,}\.png")
 
 # RGB becomes BT.709 and the file says so; untagged files are decoded by guesswork on their size.
@@ -147,7 +145,7 @@ def _encode(frames: npt.NDArray[np.uint8], fps: float, out: tuple[str, ...], fol
     """Pipes raw frames through ffmpeg, run inside `folder` so that no path needs escaping."""
     _, height, width, _ = frames.shape
     command = [
-        *(str(imageio_ffmpeg.get_ffmpeg_exe()), "-hide_banner", "-loglevel", "error", "-y"),
+        *(*ffmpeg.program(), "-y"),
         *("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}"),
         *("-framerate", f"{fps:.6f}", "-i", "pipe:0", *out),
     ]
@@ -170,7 +168,7 @@ def _encode(frames: npt.NDArray[np.uint8], fps: float, out: tuple[str, ...], fol
             raise
     if process.returncode != 0:
         raise OutputError(
-            f"ffmpeg could not write the video: {_reason(process.returncode, stderr)}. "
+            f"ffmpeg could not write the video: {ffmpeg.reason(process.returncode, stderr)}. "
             "Expected it to finish. Check free space and permissions of the output's folder."
         )
 
@@ -178,15 +176,3 @@ def _encode(frames: npt.NDArray[np.uint8], fps: float, out: tuple[str, ...], fol
 def _flat(frames: npt.NDArray[np.uint8]) -> Any:
     """The bytes of the frames in C order, without a copy where they already lie so."""
     return np.ascontiguousarray(frames).reshape(-1).data
-
-
-def _reason(returncode: int, stderr: bytes) -> str:
-    """The last lines ffmpeg wrote, or the signal that ended it."""
-    lines = [
-        _SPEAKER.sub("", line).strip() for line in stderr.decode(errors="replace").splitlines()
-    ]
-    tail = "; ".join([line for line in lines if line][-3:])
-    if returncode < 0:
-        name = signal.strsignal(-returncode) or f"signal {-returncode}"
-        return f"{name}; {tail}" if tail else name
-    return tail or f"exit code {returncode}"

@@ -161,7 +161,7 @@ def build(folder: Path) -> None:
     """Writes the cascade into `folder`."""
     for name in ("graphs", "golden", "schedules"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    specs = {name: _write_graph(folder, name, text) for name, text in GRAPHS.items()}
+    specs = {name: write_graph(folder, name, text) for name, text in GRAPHS.items()}
     np.save(folder / "schedules/linear.npy", alphas_cumprod_linear(0.001, 0.04, 100))
     (folder / "tokenizer.json").write_text(json.dumps(_tokenizer(), indent=1) + "\n")
     np.savez(folder / "golden/text_encoder.npz", **_golden_text())  # type: ignore[arg-type]
@@ -185,7 +185,7 @@ def build(folder: Path) -> None:
     (folder / "plan.json").write_bytes(p.encode(plan))
 
 
-def _write_graph(folder: Path, name: str, text: str) -> p.GraphSpec:
+def write_graph(folder: Path, name: str, text: str) -> p.GraphSpec:
     model = onnx.parser.parse_model(HEAD + text)
     rel = f"graphs/{name}.onnx"
     weights: tuple[str, ...] = ()
