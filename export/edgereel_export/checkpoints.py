@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ from torch import Tensor, nn
 
 from edgereel.errors import InputError
 
-__all__ = ["fill", "read_config", "read_weights"]
+__all__ = ["fill", "read_config", "read_json", "read_tensors", "read_weights"]
 
-_NAMES = (
+_NAMES = (  # of a whole file at full precision; each may also be fp16 or in shards
     "diffusion_pytorch_model.safetensors",
     "model.safetensors",
     "diffusion_pytorch_model.bin",
@@ -30,7 +31,15 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: the folder or its config.json is missing or not JSON.
     """
-    path = folder / "config.json"
+    return read_json(folder / "config.json")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in one file of a checkpoint.
+
+    Raises:
+        InputError: the file is missing or holds no JSON object.
+    """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -48,18 +57,29 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """The tensors of one stage by key, from safetensors, or from a pickle of tensors only.
+    """The tensors of one stage by key, from one file or from the shards that an index names.
+
+    A file at full precision is preferred to its fp16 variant.
 
     Raises:
         InputError: no weight file, or it is truncated or holds more than tensors.
     """
-    found = [folder / name for name in _NAMES if (folder / name).is_file()]
-    if not found:
+    path = next((folder / name for name in _files() if (folder / name).is_file()), None)
+    if path is None:
         raise InputError(
-            f"checkpoint: {folder} holds no weights; expected one of {', '.join(_NAMES)}. "
-            f"Copy the checkpoint again."
+            f"checkpoint: {folder} holds no weights; expected one of {', '.join(_NAMES)}, or its "
+            f"fp16 variant or index of shards. Copy the checkpoint again."
         )
-    path = found[0]
+    return read_tensors(path) if path.suffix != ".json" else _read_shards(path)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of one file by key, from safetensors, or from a pickle of tensors only.
+
+    Raises:
+        InputError: the file is missing or truncated, or holds more than tensors.
+    """
+    _refuse_pointer(path)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -110,6 +130,42 @@ def fill(module: nn.Module, weights: Mapping[str, Tensor], place: Path) -> None:
         )
     module.load_state_dict(weights)
     module.float().eval().requires_grad_(False)
+
+
+def _files() -> Iterator[str]:
+    """Names of weight files and of indices of shards, as transformers and diffusers write them."""
+    for variant in ("", ".fp16"):
+        for name in _NAMES:
+            stem, suffix = name.split(".")
+            yield f"{stem}{variant}.{suffix}"
+            yield f"{stem}.{suffix}.index{variant}.json"
+
+
+def _read_shards(index: Path) -> dict[str, Tensor]:
+    """The tensors of all shards of an index, whose `weight_map` gives the file of each key."""
+    places = read_json(index).get("weight_map")
+    names = list(places.values()) if isinstance(places, dict) else []
+    plain = all(isinstance(name, str) and name == Path(name).name for name in names)
+    if not names or not plain:  # a name with a folder could leave the checkpoint
+        raise InputError(
+            f"checkpoint: {index} is no index of shards; expected a weight_map from keys to files "
+            f"beside it. Copy the checkpoint again."
+        )
+    tensors: dict[str, Tensor] = {}
+    for name in sorted(set(names)):
+        tensors |= read_tensors(index.parent / name)
+    return tensors
+
+
+def _refuse_pointer(path: Path) -> None:
+    """Nothing; raises InputError for the note that git leaves in the place of a large file."""
+    note = b"version https://git-lfs"
+    with suppress(OSError), path.open("rb") as file:  # what cannot be opened is told later
+        if file.read(len(note)) == note:
+            raise InputError(
+                f"checkpoint: {path} is a Git LFS pointer; expected the weights it stands for. Run "
+                f"`git lfs pull` in the clone of the checkpoint."
+            )
 
 
 def _listed(what: str, items: list[str]) -> str:

@@ -1,0 +1,240 @@
+"""Reads Stable Diffusion 1.x as diffusers writes it: model_index.json and one folder per part.
+
+    checkpoint/
+      model_index.json    the class of the pipeline and of each part
+      unet/  vae/         config.json, diffusion_pytorch_model.safetensors
+      text_encoder/       config.json, model.safetensors
+      tokenizer/          vocab.json and merges.txt, or tokenizer.json
+      scheduler/          scheduler_config.json
+
+A ControlNet comes as a folder of its own with config.json and weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from torch import Tensor
+from transformers import CLIPTokenizerFast  # type: ignore[attr-defined]  # made on demand in 5
+
+from edgereel.errors import InputError
+from edgereel_export.checkpoints import read_config, read_json, read_weights
+from edgereel_export.diffusers_scheduler import SchedulerConfig
+
+__all__ = [
+    "Kind",
+    "SchedulerConfig",
+    "Tokens",
+    "check_kind",
+    "component",
+    "controlnet",
+    "scheduler",
+    "tokenizer",
+]
+
+Kind = Literal["text-to-image", "instruct-pix2pix"]
+_PARTS = {  # folder: start of the class that model_index.json gives for it
+    "unet": "UNet2DConditionModel",
+    "vae": "AutoencoderKL",
+    "text_encoder": "CLIPTextModel",
+    "tokenizer": "CLIPTokenizer",
+    "scheduler": "",
+}
+_KINDS: dict[int, Kind] = {4: "text-to-image", 8: "instruct-pix2pix"}  # by channels of the UNet
+_EXPECTED = "expected a diffusers folder of Stable Diffusion 1.x, with model_index.json"
+_PLACES = (  # a name that gives a folder away, what the folder is, and what to do
+    ("model_index.json", "a whole pipeline", "Give the folder of one part."),
+    ("cascade.json", "a Make-A-Video checkpoint", "Build it as make-a-video."),
+    ("plan.json", "a cascade that is exported already", "Run it with `edgereel generate`."),
+    ("adapter_config.json", "a LoRA", "Give the folder of its base model."),
+    ("pytorch_lora_weights.safetensors", "a LoRA", "Give the folder of its base model."),
+    ("snapshots", "a cache folder of Hugging Face", "Give the folder inside its snapshots/."),
+    ("config.json", "one part of a pipeline", "Give the folder of the whole pipeline."),
+)
+
+
+def check_kind(folder: Path) -> Kind:
+    """What a checkpoint of Stable Diffusion 1.x was trained for, told by its UNet's input channels.
+
+    Raises:
+        InputError: it is something else, named in the message, or a part is missing.
+    """
+    if not (folder / "model_index.json").is_file():
+        raise _refused(folder, *_told_apart(folder, "StableDiffusionPipeline"))
+    index = read_json(folder / "model_index.json")
+    for part, expected in _PARTS.items():
+        entry = index.get(part)
+        name = str(entry[1]) if isinstance(entry, list) and len(entry) == 2 else "None"
+        if not name.startswith(expected):
+            told = f"whose {part} is {name}, not {expected}"
+            raise _refused(folder, f"a {index.get('_class_name')} folder, {told}")
+    missing = [part for part in _PARTS if not (folder / part).is_dir()]
+    if missing:
+        raise InputError(
+            f"checkpoint: {folder} lacks {', '.join(missing)}; expected the folders "
+            f"{', '.join(_PARTS)}. Copy the checkpoint again."
+        )
+    config = read_config(folder / "unet")
+    if family := _family(config):
+        raise _refused(folder, family)
+    channels = config.get("in_channels", 4)
+    if channels not in _KINDS:
+        what = "an inpainting model" if channels == 9 else "a model of another kind"
+        raise _refused(folder, f"{what} (its UNet has {channels} input channels)")
+    _check_widths(folder, config.get("cross_attention_dim"))
+    return _KINDS[channels]
+
+
+def component(folder: Path, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """config.json and weights of `unet`, `vae` or `text_encoder`, floating weights as f32.
+
+    The keys of a text encoder lose `text_model.`, which transformers 5 no longer writes: they fit
+    its CLIPTextModel, and the `text_model` of an earlier one.
+
+    Raises:
+        InputError: the part is missing or damaged.
+    """
+    place = folder / name
+    config, weights = read_config(place), read_weights(place)
+    if name == "text_encoder":
+        weights = {key.removeprefix("text_model."): value for key, value in weights.items()}
+    return config, _float32(weights)
+
+
+def controlnet(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """config.json and weights of a folder that holds a ControlNet alone, floating weights as f32.
+
+    Raises:
+        InputError: it is something else, named in the message, or damaged.
+    """
+    expected = "expected the diffusers folder of a ControlNet for Stable Diffusion 1.x"
+    if not (folder / "config.json").is_file():
+        raise _refused(folder, *_told_apart(folder, "ControlNetModel"), expected)
+    config = read_config(folder)
+    name = config.get("_class_name")
+    if name != "ControlNetModel":
+        raise _refused(folder, f"a {name} folder", "Choose another.", expected)
+    if family := _family(config):
+        raise _refused(folder, f"a ControlNet for {family}", "Choose another.", expected)
+    return config, _float32(read_weights(folder))
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A tokenizers JSON, and what ids [G, length] are filled with after a text."""
+
+    json: str
+    length: int
+    pad_id: int
+
+
+def tokenizer(folder: Path) -> Tokens:
+    """The tokenizer of a checkpoint: its tokenizer.json, or made of the files before that.
+
+    Raises:
+        InputError: files are missing or damaged, or there are more tokens than the text encoder
+            has embeddings for.
+    """
+    place = folder / "tokenizer"
+    whole = place / "tokenizer.json"
+    missing = [name for name in ("vocab.json", "merges.txt") if not (place / name).is_file()]
+    if missing and not whole.is_file():
+        raise InputError(
+            f"checkpoint: {place} lacks {' and '.join(missing)}; expected tokenizer.json, or "
+            f"vocab.json and merges.txt. Copy the checkpoint again."
+        )
+    encoder = _decoded(folder / "text_encoder" / "config.json", _TextConfig)
+    try:
+        loaded = CLIPTokenizerFast.from_pretrained(place, local_files_only=True)
+        length = min(int(loaded.model_max_length), encoder.max_position_embeddings)
+        pad_id = int(loaded.pad_token_id)
+    except Exception as error:  # tokenizers raises a plain Exception
+        raise InputError(
+            f"checkpoint: {place} cannot be read ({' '.join(str(error).split()):.200}); expected "
+            f"the tokenizer of CLIP. Copy the checkpoint again."
+        ) from None
+    last = max(loaded.get_vocab().values())
+    if last >= encoder.vocab_size:
+        raise InputError(
+            f"checkpoint: the tokenizer in {place} has ids up to {last}; expected less than the "
+            f"text encoder's {encoder.vocab_size}. Take both from one checkpoint."
+        )
+    text = whole.read_text("utf-8") if whole.is_file() else loaded.backend_tokenizer.to_str()
+    return Tokens(text, length, pad_id)
+
+
+def scheduler(folder: Path) -> SchedulerConfig:
+    """The noise schedule of a checkpoint.
+
+    Raises:
+        InputError: the file is missing or damaged, or asks for what cannot be done.
+    """
+    return _decoded(folder / "scheduler" / "scheduler_config.json", SchedulerConfig)
+
+
+class _TextConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What the rest of a checkpoint must fit; defaults as in transformers' CLIPTextConfig."""
+
+    hidden_size: int = 512
+    vocab_size: int = 49408
+    max_position_embeddings: Annotated[int, msgspec.Meta(ge=3)] = 77
+
+
+_Struct = TypeVar("_Struct", bound=msgspec.Struct)
+
+
+def _decoded(path: Path, kind: type[_Struct]) -> _Struct:
+    """The fields of a JSON file that `kind` has; others are not looked at."""
+    try:
+        return msgspec.convert(read_json(path), kind)
+    except msgspec.ValidationError as error:
+        raise InputError(
+            f"checkpoint: {path}: {error}. Check that the checkpoint is a Stable Diffusion 1.x."
+        ) from None
+
+
+def _check_widths(folder: Path, width: object) -> None:
+    """Nothing; raises InputError for a text encoder of another model than the UNet."""
+    found = _decoded(folder / "text_encoder" / "config.json", _TextConfig).hidden_size
+    if found != width:
+        raise InputError(
+            f"checkpoint: the text encoder of {folder} gives states of width {found}; expected "
+            f"{width}, the cross_attention_dim of its UNet. Take both from one checkpoint."
+        )
+
+
+def _family(config: dict[str, Any]) -> str:
+    """The later Stable Diffusion that the config of a UNet or a ControlNet belongs to, or ''."""
+    width = config.get("cross_attention_dim")
+    if config.get("addition_embed_type") or width == 2048:
+        return "Stable Diffusion XL"
+    return "Stable Diffusion 2.x" if config.get("use_linear_projection") or width == 1024 else ""
+
+
+def _told_apart(folder: Path, reader: str) -> tuple[str, str]:
+    """What a path without the expected file is, and what to do; `reader` is diffusers' class."""
+    if folder.is_file():
+        convert = f"diffusers.{reader}.from_single_file(FILE).save_pretrained(FOLDER)"
+        return "a single file", f"Convert it with {convert}."
+    if not folder.is_dir():
+        return "no folder", "Correct the path."
+    for name, what, remedy in _PLACES:
+        if (folder / name).exists():
+            return what, remedy
+    return "a folder of something else", "Correct the path."
+
+
+def _refused(
+    folder: Path, what: str, remedy: str = "Choose another.", expected: str = _EXPECTED
+) -> InputError:
+    return InputError(f"checkpoint: {folder} is {what}; {expected}. {remedy}")
+
+
+def _float32(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights with half precision widened."""
+    return {
+        key: value.float() if value.is_floating_point() else value for key, value in weights.items()
+    }
