@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -16,14 +15,16 @@ from edgereel.levels import alphas_cumprod_cosine, shift_alphas_cumprod
 
 from .captions import plain
 from .data import Data
+from .latent import unet_component, vae_component
+from .losses import COSINE, Component, denoise_loss, frozen
 from .networks import CHECKPOINT, LENGTH, SHIFT, build, null_rows
 from .world import COLOURS, FRAMES, MOTIONS, SHAPES, Scenes, draw, sample_scenes
 
 __all__ = ["COMPONENTS", "Component"]
 
-_ALPHAS = torch.from_numpy(alphas_cumprod_cosine()).float()
 # D^t and ↑F see more noise: motion is settled while single pixels are still drowned in it.
 _SHIFTED = torch.from_numpy(shift_alphas_cumprod(alphas_cumprod_cosine(), SHIFT)).float()
+_Encoders = tuple[nn.Module, nn.Module]  # text, pictures
 KNOWN = torch.arange(0, FRAMES, 5)  # frames of the 76 that the decoder draws
 
 
@@ -33,40 +34,6 @@ def _bicubic(x: Tensor, scale: int) -> Tensor:
     size = [side * scale for side in x.shape[-2:]]
     up = F.interpolate(flat, size=size, mode="bicubic", antialias=True)
     return up.reshape(*x.shape[:-2], *size)
-
-
-def _frozen(name: str) -> nn.Module:
-    module = build(name)
-    module.load_state_dict(load_file(CHECKPOINT / name / "model.safetensors"))
-    return module.eval().requires_grad_(False)
-
-
-@dataclass
-class Component:
-    """Networks trained together: their modules by folder name and the loss of one step.
-
-    `loss(data, progress, clips)` takes the batches, the fraction done and whether on clips.
-    """
-
-    modules: nn.ModuleDict
-    loss: Callable[[Data, float, bool], Tensor]
-    rate: float = 1e-3
-
-
-def _denoise_loss(
-    data: Data,
-    x0: Tensor,
-    predict: Callable[[Tensor, Tensor], Tensor],
-    power: float,
-    table: Tensor = _ALPHAS,
-) -> Tensor:
-    """v-prediction loss at timesteps t = 1000 u^power (power < 1 leans to high noise)."""
-    t = (data.uniform(len(x0)) ** power * 1000).long().clamp(max=999)
-    alphas = table[t].view(-1, *[1] * (x0.ndim - 1))
-    noise = torch.randn_like(x0)
-    x = alphas.sqrt() * x0 + (1 - alphas).sqrt() * noise
-    target = alphas.sqrt() * noise - (1 - alphas).sqrt() * x0
-    return F.mse_loss(predict(x, t.float()).float(), target)
 
 
 def _plain(scenes: Scenes) -> list[str]:
@@ -139,14 +106,14 @@ def _text(ids: Tensor, mask: Tensor, encoder: nn.Module) -> tuple[Tensor, Tensor
 
 
 def _encoded(
-    data: Data, batch: tuple[Scenes, Tensor, Tensor], frozen: tuple[nn.Module, nn.Module]
+    data: Data, batch: tuple[Scenes, Tensor, Tensor], encoders: _Encoders
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Text embedding, states and mask, the image embedding of a random frame, rows made null.
 
     A tenth of the rows gets the empty caption.
     """
     scenes, ids, mask = batch
-    encoder, pictures = frozen
+    encoder, pictures = encoders
     null_ids, null_mask = data.tokens([""])
     drop = data.uniform(len(ids)) < 0.1
     ids, mask = null_rows(ids, null_ids[0], drop), null_rows(mask, null_mask[0], drop)
@@ -159,7 +126,7 @@ def _encoded(
 
 def prior_component() -> Component:
     """The prior predicts the clean CLIP image embedding (x0-prediction)."""
-    encoder, pictures = _frozen("text_encoder"), _frozen("image_encoder")
+    encoder, pictures = frozen("text_encoder"), frozen("image_encoder")
     prior: Any = build("prior")
     data = Data(1)
     with torch.no_grad():
@@ -172,7 +139,7 @@ def prior_component() -> Component:
         text, states, mask, image, _ = _encoded(data, data.scenes(128), (encoder, pictures))
         x0 = (image - prior.clip_mean) / prior.clip_std
         t = data.integers(1000, len(x0))
-        alphas = _ALPHAS[t][:, None]
+        alphas = COSINE[t][:, None]
         x = alphas.sqrt() * x0 + (1 - alphas).sqrt() * torch.randn_like(x0)
         return F.mse_loss(prior(x, t.float(), text, states, mask).float(), x0)
 
@@ -180,11 +147,15 @@ def prior_component() -> Component:
 
 
 def _conditions(
-    data: Data, modules: nn.ModuleDict, frozen: tuple[nn.Module, nn.Module], batch: Any, names: Any
+    data: Data,
+    modules: nn.ModuleDict,
+    encoders: _Encoders,
+    batch: Any,
+    names: Any,
 ) -> dict[str, Tensor]:
     """tokens, bias and emb of a batch; a tenth of the rows get the null condition."""
     unet, proj = (cast(Any, modules[name]) for name in names)
-    text, states, mask, image, drop = _encoded(data, batch, frozen)
+    text, states, mask, image, drop = _encoded(data, batch, encoders)
     image = null_rows(image, proj.learned_classifier_free_guidance_embeddings, drop)
     tokens, bias, emb = proj(image, text, states, mask)
     return {"tokens": tokens, "bias": bias, "emb": emb + unet.fps_embedding(batch[0].fps)}
@@ -193,17 +164,17 @@ def _conditions(
 def decoder_component() -> Component:
     """D^t: stills first, then 16-frame clips at a frame rate told to the network."""
     modules = nn.ModuleDict({name: build(name) for name in ("decoder", "text_proj")})
-    frozen = _frozen("text_encoder"), _frozen("image_encoder")
+    encoders = frozen("text_encoder"), frozen("image_encoder")
 
     def loss(data: Data, progress: float, clips: bool) -> Tensor:
         count = 8 if clips else 64
         batch = data.scenes(count, data.fps(count, progress) if clips else None)
         frames = KNOWN.float() if clips else data.uniform(count, 1) * (FRAMES - 1)
         x0 = draw(batch[0], frames, 16, 4)
-        given = _conditions(data, modules, frozen, batch, ("decoder", "text_proj"))
+        given = _conditions(data, modules, encoders, batch, ("decoder", "text_proj"))
         unet = modules["decoder"]
         power = 0.6 if clips else 1.0
-        return _denoise_loss(data, x0, lambda x, t: unet(x, t, **given), power, _SHIFTED)
+        return denoise_loss(data, x0, lambda x, t: unet(x, t, **given), power, _SHIFTED)
 
     return Component(modules, loss)
 
@@ -228,7 +199,7 @@ def interpolation_component() -> Component:
     """↑F, fine-tuned from D^t: masked frames and mask as four more input channels."""
     names = ("interpolation", "interpolation_text_proj")
     modules = nn.ModuleDict({name: build(name) for name in names})
-    frozen = _frozen("text_encoder"), _frozen("image_encoder")
+    encoders = frozen("text_encoder"), frozen("image_encoder")
     state = load_file(CHECKPOINT / "decoder" / "model.safetensors")
     state["conv_in.weight"] = F.pad(state["conv_in.weight"], (0, 0, 0, 0, 0, 4))
     modules["interpolation"].load_state_dict(state)
@@ -244,9 +215,9 @@ def interpolation_component() -> Component:
         blur = data.uniform(2, 1, 1, 1, 1) * 0.05
         masked = (x0 + blur * torch.randn_like(x0)).clamp(-1, 1) * given
         extra = torch.cat([masked, 1 - given], 1)
-        conditions = _conditions(data, modules, frozen, batch, names)
+        conditions = _conditions(data, modules, encoders, batch, names)
         unet = modules["interpolation"]
-        return _denoise_loss(
+        return denoise_loss(
             data, x0, lambda x, t: unet(torch.cat([x, extra], 1), t, **conditions), 0.6, _SHIFTED
         )
 
@@ -271,7 +242,7 @@ def super_res_low_component() -> Component:
         x0 = draw(scenes, first.floor() + torch.arange(length), 64)
         low = F.avg_pool3d(x0, (1, 4, 4))
         condition = _bicubic(_degrade(data, low), 4)
-        return _denoise_loss(data, x0, lambda x, t: unet(torch.cat([x, condition], 1), t), 0.7)
+        return denoise_loss(data, x0, lambda x, t: unet(torch.cat([x, condition], 1), t), 0.7)
 
     return Component(nn.ModuleDict({"super_res_low": unet}), loss)
 
@@ -288,7 +259,7 @@ def super_res_high_component() -> Component:
         both = torch.cat([x0, condition], 1)
         y, x = (int(data.rng.integers(192 - crop + 1)) for _ in range(2))
         x0, condition = both[..., y : y + crop, x : x + crop].chunk(2, dim=1)
-        return _denoise_loss(data, x0, lambda x, t: unet(torch.cat([x, condition], 1), t), 0.7)
+        return denoise_loss(data, x0, lambda x, t: unet(torch.cat([x, condition], 1), t), 0.7)
 
     return Component(nn.ModuleDict({"super_res_high": unet}), loss)
 
@@ -300,4 +271,6 @@ COMPONENTS: dict[str, Callable[[], Component]] = {
     "interpolation": interpolation_component,
     "super_res_low": super_res_low_component,
     "super_res_high": super_res_high_component,
+    "vae": vae_component,
+    "unet": unet_component,
 }

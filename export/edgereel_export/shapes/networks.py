@@ -15,12 +15,16 @@ from transformers import (
 )
 
 from edgereel_export.modules.prior import Prior, PriorConfig
+from edgereel_export.modules.sd_config import SDUNetConfig, SDVAEConfig
+from edgereel_export.modules.sd_unet import SDUNet
+from edgereel_export.modules.sd_vae import SDVAE
 from edgereel_export.modules.text_proj import TextProj, TextProjConfig
 from edgereel_export.modules.unet import UNet, UNetConfig
 
-__all__ = ["CHECKPOINT", "LENGTH", "SHIFT", "build", "null_rows"]
+__all__ = ["CHECKPOINT", "LATENT", "LENGTH", "SHIFT", "build", "null_rows", "weights_file"]
 
 CHECKPOINT = Path(__file__).with_name("checkpoint")
+LATENT = Path(__file__).with_name("stable_diffusion")  # the latent text-to-image model
 LENGTH = 32  # tokens of a prompt
 SHIFT = 5.0  # factor on the noise of the schedule of D^t and ↑F
 _DIM = 96  # CLIP embedding width
@@ -50,7 +54,37 @@ CONFIGS: dict[str, Any] = {
     "interpolation": UNetConfig(in_channels=7, **_D),
     "super_res_low": UNetConfig(block_out_channels=(16, 32, 64), **_SR),
     "super_res_high": UNetConfig(block_out_channels=(8, 16, 32), temporal=False, **_SR),
+    "vae": SDVAEConfig(
+        block_out_channels=(16, 32, 64),
+        layers_per_block=1,
+        norm_num_groups=8,
+        scaling_factor=0.83,  # latents of the trained one have a deviation of 1 / 0.83
+    ),
+    "unet": SDUNetConfig(
+        block_out_channels=(32, 64, 128),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=_DIM,
+        attention_head_dim=2,
+        sample_size=32,
+        norm_num_groups=8,
+    ),
 }
+_KINDS: dict[type, Any] = {
+    PriorConfig: Prior,
+    TextProjConfig: TextProj,
+    UNetConfig: UNet,
+    SDVAEConfig: SDVAE,
+    SDUNetConfig: SDUNet,
+}
+
+
+def weights_file(name: str) -> Path:
+    """Where the weights of a network are kept; its config.json lies beside them."""
+    if name in ("vae", "unet"):
+        return LATENT / name / "diffusion_pytorch_model.safetensors"
+    return CHECKPOINT / name / "model.safetensors"
 
 
 def build(name: str, vocabulary: int = 512) -> nn.Module:
@@ -62,8 +96,7 @@ def build(name: str, vocabulary: int = 512) -> nn.Module:
     if name == "image_encoder":
         return CLIPVisionModelWithProjection(CLIPVisionConfig(image_size=32, patch_size=8, **_CLIP))
     config = CONFIGS[name]
-    kind = {PriorConfig: Prior, TextProjConfig: TextProj, UNetConfig: UNet}[type(config)]
-    module = kind(config)
+    module = _KINDS[type(config)](config)
     assert isinstance(module, nn.Module)
     return module
 

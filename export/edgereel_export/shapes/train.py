@@ -2,6 +2,7 @@
 
 CLIP and the prior see still pictures with text; decoder and super-resolution see stills first, then
 clips; interpolation is fine-tuned from the decoder (Make-A-Video, arXiv:2209.14792, section 3.4).
+`vae` and `unet` are the latent text-to-image model; its text encoder is the cascade's.
 
     python -m edgereel_export.shapes.train --work runs/shapes            # everything, in order
     python -m edgereel_export.shapes.train --work runs/shapes clip prior # some components
@@ -22,9 +23,12 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
+from edgereel_export.modules.sd_config import SDUNetConfig, SDVAEConfig, to_json
+
 from .components import COMPONENTS
 from .data import Data
-from .networks import CHECKPOINT, CONFIGS
+from .latent import write_rest
+from .networks import CONFIGS, weights_file
 
 __all__ = ["STEPS", "main"]
 
@@ -35,21 +39,30 @@ STEPS = {  # optimiser steps of a component; the second entry of a pair is on cl
     "interpolation": (0, 1060),
     "super_res_low": (1000, 800),
     "super_res_high": (3900,),
+    "vae": (1200,),
+    "unet": (3000,),
 }
 
 
 def _save(name: str, module: nn.Module, state: dict[str, Tensor]) -> None:
-    """Write config.json and model.safetensors of one network into the checkpoint folder."""
-    folder = CHECKPOINT / name
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write config.json and weights of one network into its checkpoint folder."""
+    path = weights_file(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
     config: Any = module.config
     plain = is_dataclass(config) and not isinstance(config, type)
-    values = asdict(config) if plain else config.to_diff_dict()
-    (folder / "config.json").write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
+    if isinstance(config, SDUNetConfig | SDVAEConfig):
+        values = to_json(config)
+    else:
+        values = asdict(config) if plain else config.to_diff_dict()
+    text = json.dumps(values, indent=2, sort_keys=True) + "\n"
+    (path.parent / "config.json").write_text(text)
     kept = {key: value.contiguous() for key, value in state.items() if "position_ids" not in key}
-    temporary = folder / "model.safetensors.part"
+    temporary = path.with_suffix(".part")
     save_file(kept, temporary)
-    temporary.replace(folder / "model.safetensors")
+    temporary.replace(path)
+
+
+_ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]
 
 
 class Trainer:
@@ -121,7 +134,7 @@ class Trainer:
         place = (self.step - self.stills) / max(1, self.total - self.stills) if clips else 0.0
         for group in self.optimiser.param_groups:
             group["lr"] = self._rate()
-        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+        with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(_ATTENTION):
             loss = self.component.loss(data, place, clips)
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -148,6 +161,8 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     for name in options.components or COMPONENTS:
         Trainer(name, options.work, options.scale).run()
+    if "unet" in (options.components or COMPONENTS):
+        write_rest()
 
 
 if __name__ == "__main__":

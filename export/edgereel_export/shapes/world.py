@@ -6,7 +6,7 @@ touches a wall and rests there, so a clip of a lower frame rate shows more of th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -57,6 +57,10 @@ class Scenes:
     radius: Tensor
     background: Tensor
     fps: Tensor
+
+    def rows(self, rows: Tensor) -> Scenes:
+        """The scenes with the given numbers, i64 [N]."""
+        return Scenes(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
     def centres(self, frames: Tensor) -> Tensor:
         """f32 [B, F, 2]: the centre at the given frame numbers (f32 [F] or [B, F])."""

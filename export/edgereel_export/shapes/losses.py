@@ -1,0 +1,67 @@
+"""What the components of the `shapes` world share: frozen networks and the diffusion loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from edgereel.levels import alphas_cumprod_cosine
+
+from .data import Data
+from .networks import build, weights_file
+
+__all__ = ["COSINE", "Component", "denoise_loss", "frozen"]
+
+
+COSINE = torch.from_numpy(alphas_cumprod_cosine()).float()
+
+
+def frozen(name: str) -> nn.Module:
+    """A network that was trained before, by its folder name."""
+    module = build(name)
+    module.load_state_dict(load_file(weights_file(name)))
+    return module.eval().requires_grad_(False)
+
+
+@dataclass
+class Component:
+    """Networks trained together: their modules by folder name and the loss of one step.
+
+    `loss(data, progress, clips)` takes the batches, the fraction done and whether on clips.
+    """
+
+    modules: nn.ModuleDict
+    loss: Callable[[Data, float, bool], Tensor]
+    rate: float = 1e-3
+
+
+def denoise_loss(
+    data: Data,
+    x0: Tensor,
+    predict: Callable[[Tensor, Tensor], Tensor],
+    power: float,
+    table: Tensor = COSINE,
+    prediction: Literal["v", "epsilon"] = "v",
+) -> Tensor:
+    """Squared error of the prediction at timesteps t = 1000 u^power.
+
+    Args:
+        data: source of the timesteps.
+        x0: clean samples, f32 [B, ...].
+        predict: the network, of a noisy x and t f32 [B].
+        power: below 1 leans to high noise.
+        table: alphas_cumprod, f32 [1000].
+        prediction: what the network predicts.
+    """
+    t = (data.uniform(len(x0)) ** power * 1000).long().clamp(max=999)
+    alphas = table[t].view(-1, *[1] * (x0.ndim - 1))
+    noise = torch.randn_like(x0)
+    x = alphas.sqrt() * x0 + (1 - alphas).sqrt() * noise
+    target = alphas.sqrt() * noise - (1 - alphas).sqrt() * x0 if prediction == "v" else noise
+    return F.mse_loss(predict(x, t.float()).float(), target)
