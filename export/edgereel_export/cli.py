@@ -2,6 +2,8 @@
 
     build.py shapes                          the small trained cascade that comes with Edgereel
     build.py make-a-video --checkpoint DIR   your own stages
+    build.py text2video-zero --checkpoint DIR
+                                             any Stable Diffusion 1.x in diffusers' layout
     build.py compile engines/NAME            TensorRT engines for a folder that is there already
 
 Exit codes: 0 done; 1 something failed; 2 the command or a checkpoint is wrong; 130 interrupted.
@@ -48,10 +50,24 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("system", metavar="SYSTEM", help="make-a-video, shapes, or compile")
+    add("system", metavar="SYSTEM", help="make-a-video, text2video-zero, shapes, or compile")
     add("folder", nargs="?", type=Path, help="the cascade folder, for compile")
     add("--checkpoint", type=Path, metavar="DIR", help="top folder of the trained stages")
     add("--size", help="a checkpoint that comes with Edgereel, instead of --checkpoint")
+    add(
+        "--lora",
+        action="append",
+        default=[],
+        metavar="FILE[:STRENGTH]",
+        help="a LoRA to merge into a Stable Diffusion checkpoint, repeatable",
+    )
+    add(
+        "--controlnet",
+        action="append",
+        default=[],
+        metavar="MODE=DIR",
+        help="a ControlNet and the mode it makes (canny, depth or pose), repeatable",
+    )
     add("--out", type=Path, metavar="DIR", help="folder to write (default: engines/NAME)")
     add("--backend", choices=("ort", "trt"), default="ort", help="trt also compiles engines")
     add("--precision", choices=("fp16", "fp32"), default="fp16", help="of the engines")
@@ -73,7 +89,7 @@ def _run(options: argparse.Namespace) -> None:
             raise InputError(
                 "compile needs a cascade folder, for example `build.py compile engines/shapes`."
             )
-        _refuse(options, "checkpoint", "size", "out")
+        _refuse(options, "checkpoint", "size", "out", "lora", "controlnet")
         _compile(options.folder, options)
         return
     if options.folder is not None:
@@ -89,10 +105,10 @@ def _run(options: argparse.Namespace) -> None:
 def _refuse(options: argparse.Namespace, *names: str) -> None:
     """Refuses options that the command word would ignore."""
     for name in names:
-        if getattr(options, name) is not None:
+        if getattr(options, name) not in (None, []):
             raise InputError(
                 f"--{name} {getattr(options, name)} has no meaning with {options.system}; expected "
-                f"it with make-a-video only. Drop it."
+                f"it with a system and its checkpoint. Drop it."
             )
 
 
@@ -100,6 +116,7 @@ def _export(options: argparse.Namespace) -> Path:
     """The folder of the exported cascade."""
     from .folder import check_out, write_folder
     from .systems import system
+    from .systems.extras import read_extras
 
     if options.system in _SHORT:
         _refuse(options, "checkpoint", "size")
@@ -110,7 +127,7 @@ def _export(options: argparse.Namespace) -> Path:
     out: Path = options.out or Path("engines") / label
     _make_folder(out.parent)
     check_out(out)  # before a long load
-    cascade = module.load(checkpoint)
+    cascade = module.load(checkpoint, read_extras(options.lora, options.controlnet))
     with tqdm(unit="graph", desc="export") as bar:
 
         def progress(graph: str, done: int, total: int) -> None:

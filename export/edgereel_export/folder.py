@@ -61,7 +61,7 @@ def write_folder(
         for key, table in cascade.schedules().items():
             np.save(folder / "schedules" / f"{key}.npy", table, allow_pickle=False)
             schedules[key] = plan.ScheduleSpec(file=f"schedules/{key}.npy")
-        shutil.copyfile(cascade.tokenizer, folder / "tokenizer.json")
+        (folder / "tokenizer.json").write_text(cascade.tokenizer, encoding="utf-8")
         tokenizer = plan.TokenizerSpec(
             file="tokenizer.json", length=cascade.length, pad_id=cascade.pad_id
         )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
-__all__ = ["DenoiseStep", "Prediction", "StepConfig"]
+from .graph import Graph
+
+__all__ = ["DenoiseStep", "Prediction", "StepConfig", "step_graph"]
 
 Prediction = Literal["epsilon", "v", "x0"]
 
@@ -79,3 +83,41 @@ class DenoiseStep(nn.Module):
         out: Tensor = self.network(rows, t.expand(rows.shape[0]), *conditions)
         out = out.float().reshape(groups, -1, *out.shape[1:])
         return (weights.view(-1, *[1] * x.ndim) * out).sum(0)
+
+
+def step_graph(
+    network: nn.Module,
+    config: StepConfig,
+    shape: tuple[int, ...],
+    conditions: Mapping[str, Tensor],
+    free: Mapping[str, Mapping[int, str]],
+) -> Graph:
+    """The denoise graph of a network, with example inputs of a row in the middle of a trajectory.
+
+    Args:
+        network: called as in DenoiseStep.
+        config: what it predicts.
+        shape: of the example state x.
+        conditions: example conditions, by the names they get in the graph.
+        free: names of the free axes of `x`, which hold for everything shaped like it, and of
+            conditions; a condition with a free axis "G" has two guidance rows.
+    """
+    row = torch.zeros(16)
+    row[:10] = torch.tensor([500.0, 0.7, 0.714, 0.75, 0.6, 0.1, 0.2, 0.0, 0.0, 1.0])
+    named = {name: free[name] for name in conditions if name in free}
+    guided = any("G" in axes.values() for axes in named.values())
+    generator = torch.Generator().manual_seed(1)
+    x, prev, noise = (torch.randn(shape, generator=generator) for _ in range(3))
+    inputs = {
+        "x": x,
+        "row": row,
+        "weights": torch.tensor([-2.0, 3.0] if guided else [1.0]),
+        "prev": prev,
+        "noise": noise,
+        **conditions,
+    }
+    if guided:
+        named["weights"] = {0: "G"}
+    if "x" in free:
+        named |= dict.fromkeys(("x", "prev", "noise", "x_next", "x0"), free["x"])
+    return Graph(DenoiseStep(network, config), inputs, ("x_next", "x0"), named)

@@ -54,6 +54,12 @@ def tiny_make_a_video(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 
 
 @pytest.fixture(scope="session")
+def tiny_text2video_zero(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """The tiny Text2Video-Zero cascade, exported; do not change its files."""
+    return _made("text2video-zero", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Make-A-Video checkpoint with random weights; copy it before changing it."""
     pytest.importorskip("torch")

@@ -13,15 +13,20 @@ from edgereel.errors import InputError
 from edgereel.plan import Mode
 from edgereel_export.graph import Graph
 
+from .extras import NO_EXTRAS, Extras
+
 __all__ = ["SYSTEMS", "Cascade", "system"]
 
-SYSTEMS = {"make-a-video": "edgereel_export.systems.make_a_video"}
+SYSTEMS = {
+    "make-a-video": "edgereel_export.systems.make_a_video",
+    "text2video-zero": "edgereel_export.systems.text2video_zero",
+}
 
 
 class Cascade(Protocol):
     """A loaded cascade, ready to be written as a folder."""
 
-    tokenizer: Path
+    tokenizer: str  # a tokenizers JSON
     length: int
     pad_id: int
 
@@ -40,8 +45,8 @@ class System(Protocol):
 
     CHECKPOINTS: dict[str, Path]
 
-    def load(self, checkpoint: Path) -> Cascade:
-        """The cascade of a checkpoint folder."""
+    def load(self, checkpoint: Path, extras: Extras = NO_EXTRAS) -> Cascade:
+        """The cascade of a checkpoint folder with what a user adds to it."""
 
     def tiny(self, folder: Path) -> Cascade:
         """The same cascade, very small, with random weights; may write files into `folder`."""

@@ -28,8 +28,9 @@ from edgereel_export.modules.prior import Prior, PriorConfig
 from edgereel_export.modules.text_proj import TextProj, TextProjConfig
 from edgereel_export.modules.unet import UNet, UNetConfig
 from edgereel_export.shapes.networks import CHECKPOINT
-from edgereel_export.step import DenoiseStep, StepConfig
+from edgereel_export.step import StepConfig, step_graph
 
+from .extras import NO_EXTRAS, Extras
 from .make_a_video_plan import Widths, modes
 from .make_a_video_profile import Profile
 
@@ -44,7 +45,7 @@ class MakeAVideo:
 
     profile: Profile
     networks: dict[str, nn.Module]
-    tokenizer: Path
+    tokenizer: str
     pad_id: int
 
     @property
@@ -109,10 +110,11 @@ class MakeAVideo:
         frames = {"known": torch.rand(1, 4, *video[2:]), **last}
         sr_low, sr_high = (1, 3, p.length, low, low), (p.chunk, 3, side, side)
         text = {name: given[name] for name in ("embeds", "states", "mask")}
-        prior_step = StepConfig("x0", 5.0)
-        pixel_step = StepConfig(p.prediction, 1.0)
+        prior_config = StepConfig("x0", 5.0)
+        pixel_config = StepConfig(p.prediction, 1.0)
         in_rows = {name: {0: "G"} for name in (*_CONDITION[1:5], "ids", "tokens", "bias", "emb")}
         high = _PerFrame(self.unet("super_res_high"))
+        chunked = {"x": {0: "K"}, "low": {0: "K"}}
         return {
             "text_encoder": Graph(
                 glue.TextEncoder(self.networks["text_encoder"]),
@@ -120,19 +122,19 @@ class MakeAVideo:
                 ("states", "embeds"),
                 in_rows,
             ),
-            "prior": _step(self.prior, prior_step, given["image"].shape, text, in_rows),
+            "prior": step_graph(self.prior, prior_config, given["image"].shape, text, in_rows),
             "decoder_condition": Graph(
                 decoder, {n: given[n] for n in _CONDITION}, ("tokens", "bias", "emb"), in_rows
             ),
-            "decoder": _step(self.unet("decoder"), pixel_step, clip, told, in_rows),
+            "decoder": step_graph(self.unet("decoder"), pixel_config, clip, told, in_rows),
             "interpolation_condition": Graph(
                 interpolation,
                 {"clip": torch.rand(clip), **{n: given[n] for n in _CONDITION if n != "row"}},
                 ("known", "tokens", "bias", "emb"),
                 {name: in_rows[name] for name in text},
             ),
-            "interpolation": _step(
-                _Concatenated(self.unet("interpolation")), pixel_step, video, frames, {}
+            "interpolation": step_graph(
+                _Concatenated(self.unet("interpolation")), pixel_config, video, frames, {}
             ),
             "keep_known": Graph(
                 glue.KeepKnown(p.skip),
@@ -142,9 +144,9 @@ class MakeAVideo:
             "upsample_low": Graph(
                 glue.Upsample(p.size, p.scale_low), {"x": torch.rand(video)}, ("low",)
             ),
-            "super_res_low": _step(
+            "super_res_low": step_graph(
                 _Concatenated(self.unet("super_res_low")),
-                pixel_step,
+                pixel_config,
                 sr_low,
                 {"low": torch.rand(sr_low)},
                 {},
@@ -156,8 +158,8 @@ class MakeAVideo:
                 ("low",),
                 {"x": {0: "K"}, "low": {0: "K"}},
             ),
-            "super_res_high": _step(
-                high, pixel_step, sr_high, {"low": torch.rand(sr_high)}, _chunked()
+            "super_res_high": step_graph(
+                high, pixel_config, sr_high, {"low": torch.rand(sr_high)}, chunked
             ),
             "pixels": Graph(
                 glue.Pixels(),
@@ -193,10 +195,6 @@ def _pick(values: dict[str, Tensor], names: tuple[str, ...]) -> list[Tensor]:
     return [values[name] for name in names]
 
 
-def _chunked() -> dict[str, dict[int, str]]:
-    return {name: {0: "K"} for name in ("x", "prev", "noise", "low", "x_next", "x0")}
-
-
 class _Concatenated(nn.Module):
     """A UNet whose condition is joined to its input on the channels."""
 
@@ -219,39 +217,13 @@ class _PerFrame(_Concatenated):
         return super().forward(x.unsqueeze(2), t, low.unsqueeze(2), *told).squeeze(2)
 
 
-def _step(
-    network: nn.Module,
-    config: StepConfig,
-    shape: Any,
-    conditions: dict[str, Tensor],
-    free: dict[str, dict[int, str]],
-) -> Graph:
-    """A denoise graph with example inputs of a row in the middle of a trajectory."""
-    row = torch.zeros(16)
-    row[:10] = torch.tensor([500.0, 0.7, 0.714, 0.75, 0.6, 0.1, 0.2, 0.0, 0.0, 1.0])
-    guided = any(name in free for name in conditions) and "x" not in free
-    generator = torch.Generator().manual_seed(1)
-    x, prev, noise = (torch.randn(shape, generator=generator) for _ in range(3))
-    inputs = {
-        "x": x,
-        "row": row,
-        "weights": torch.tensor([-2.0, 3.0] if guided else [1.0]),
-        "prev": prev,
-        "noise": noise,
-        **conditions,
-    }
-    named = {name: axes for name, axes in free.items() if name != "row"}
-    if guided:
-        named = {**{name: free[name] for name in conditions}, "weights": {0: "G"}}
-    return Graph(DenoiseStep(network, config), inputs, ("x_next", "x0"), named)
-
-
-def load(checkpoint: Path) -> MakeAVideo:
-    """The cascade of a checkpoint folder.
+def load(checkpoint: Path, extras: Extras = NO_EXTRAS) -> MakeAVideo:
+    """The cascade of a checkpoint folder; it can be given no extras.
 
     Raises:
         InputError: a file is missing, damaged, or does not belong to this system.
     """
+    extras.refuse("make-a-video")
     path = checkpoint / "cascade.json"
     try:
         profile = msgspec.json.decode(path.read_bytes(), type=Profile)
@@ -262,12 +234,12 @@ def load(checkpoint: Path) -> MakeAVideo:
         ) from None
     except msgspec.MsgspecError as error:
         raise InputError(f"checkpoint: {path}: {error}. Correct the file.") from None
-    tokenizer = checkpoint / "tokenizer" / "tokenizer.json"
-    if not tokenizer.is_file():
-        raise InputError(f"checkpoint: {tokenizer} is missing. Copy the checkpoint again.")
+    place = checkpoint / "tokenizer" / "tokenizer.json"
+    if not place.is_file():
+        raise InputError(f"checkpoint: {place} is missing. Copy the checkpoint again.")
     networks = {name: _network(checkpoint / name, name) for name in _KINDS}
     pad = read_config(checkpoint / "text_encoder").get("pad_token_id", 0)
-    return MakeAVideo(profile, networks, tokenizer, int(pad))
+    return MakeAVideo(profile, networks, place.read_text(encoding="utf-8"), int(pad))
 
 
 def _text_encoder(config: dict[str, Any]) -> nn.Module:

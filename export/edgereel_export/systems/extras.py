@@ -1,0 +1,58 @@
+"""What a user can add to a checkpoint when a cascade is exported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edgereel.errors import InputError
+
+__all__ = ["NO_EXTRAS", "Extras", "read_extras"]
+
+
+@dataclass(frozen=True)
+class Extras:
+    """LoRA files with their strengths, merged in order, and ControlNet folders by mode."""
+
+    loras: tuple[tuple[Path, float], ...] = ()
+    controlnets: Mapping[str, Path] = field(default_factory=dict)
+
+    def refuse(self, system: str) -> None:
+        """Raises InputError if anything is given, for a system that can use nothing of it."""
+        if self.loras or self.controlnets:
+            raise InputError(
+                f"--lora and --controlnet have no meaning with {system}; expected them with "
+                f"systems over Stable Diffusion. Drop them."
+            )
+
+
+NO_EXTRAS = Extras()
+
+
+def read_extras(loras: list[str], controlnets: list[str]) -> Extras:
+    """The extras of the flags `--lora FILE[:STRENGTH]` and `--controlnet MODE=DIR`.
+
+    Raises:
+        InputError: a flag is not of that form, or a mode is given twice.
+    """
+    found: dict[str, Path] = {}
+    for text in controlnets:
+        mode, equals, folder = text.partition("=")
+        if not (mode and equals and folder) or mode in found:
+            twice = " is given twice for one mode" if mode in found else ""
+            raise InputError(
+                f"--controlnet {text}{twice}; expected MODE=DIR, as in canny=sd-controlnet-canny. "
+                f"Correct it."
+            )
+        found[mode] = Path(folder)
+    return Extras(tuple(_lora(text) for text in loras), found)
+
+
+def _lora(text: str) -> tuple[Path, float]:
+    """A path, and what stands behind its last colon if that is a number."""
+    path, colon, strength = text.rpartition(":")
+    try:
+        return (Path(path), float(strength)) if colon else (Path(text), 1.0)
+    except ValueError:
+        return Path(text), 1.0

@@ -1,0 +1,233 @@
+"""Pieces that the modes of systems over Stable Diffusion share, as plan structs."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from edgereel.plan import (
+    Denoise,
+    Final,
+    FloatParam,
+    Guidance,
+    IntParam,
+    Param,
+    Ref,
+    Row,
+    Run,
+    Shape,
+    Size,
+    Spacing,
+    Stage,
+    TensorSpec,
+    TextParam,
+    Tokenize,
+    VideoParam,
+    Weight,
+)
+
+__all__ = [
+    "GUIDANCE",
+    "SIZES",
+    "Facts",
+    "chunk_params",
+    "decode_op",
+    "denoise_op",
+    "f32",
+    "given_video",
+    "latent_sizes",
+    "latents",
+    "prompts",
+    "sampling_params",
+    "size_params",
+    "text_stage",
+    "text_values",
+    "u8",
+]
+
+
+class Facts(NamedTuple):
+    """What the checkpoint decides.
+
+    length: tokens of a prompt. width: of text states. side: default height and width in pixels.
+    factor: pixels per latent. multiple: of height and width. spacing, final: of DDIM.
+    """
+
+    length: int
+    width: int
+    side: int
+    factor: int
+    multiple: int
+    spacing: Spacing
+    final: Final
+
+
+def prompts(append: str = "", negative: str = "") -> dict[str, Any]:
+    """Params and rows of a prompt and a negative prompt; row 0 is the unconditional one."""
+    params: dict[str, Param] = {
+        "prompt": TextParam(description="what the video shows"),
+        "negative_prompt": TextParam(description="what it should not show", default=negative),
+        "seed": IntParam(description="same seed, same video", default=0, min=0, max=2**64 - 1),
+    }
+    rows = {"text": (Row(param="negative_prompt"), Row(param="prompt", append=append))}
+    return {"params": params, "rows": rows}
+
+
+def sampling_params(steps: int, guidance: float) -> dict[str, Param]:
+    """Steps and guidance, with their defaults."""
+
+    return {
+        "steps": IntParam(
+            description="steps of the sampler",
+            default=steps,
+            min=1,
+            max=1000,
+            aliases=("num_inference_steps",),
+        ),
+        "guidance": FloatParam(
+            description="how strongly the video follows the prompt; 1 turns guidance off",
+            default=guidance,
+            min=0.0,
+            max=50.0,
+            aliases=("guidance_scale",),
+        ),
+    }
+
+
+def size_params(facts: Facts) -> dict[str, Param]:
+    """Height and width in pixels."""
+
+    def side(name: str) -> IntParam:
+        low, most = facts.multiple, 2048 // facts.multiple * facts.multiple
+        return IntParam(
+            description=f"{name} in pixels",
+            default=facts.side,
+            min=low,
+            max=most,
+            multiple=facts.multiple,
+        )
+
+    return {"height": side("height"), "width": side("width")}
+
+
+def chunk_params() -> dict[str, Param]:
+    """How many frames are worked on at a time, and the frame rate of the file."""
+    return {
+        "chunk_size": IntParam(
+            description="frames at a time; fewer need less memory", default=8, min=2, max=64
+        ),
+        "fps": FloatParam(description="frames per second", default=4.0, min=0.1, max=120.0),
+    }
+
+
+def given_video(description: str, facts: Facts, **more: Any) -> dict[str, Param]:
+    """A video the user gives, with how to trim, resample and scale it."""
+    name = "control_video" if "filter" in more else "video"
+    return {
+        name: VideoParam(
+            description=description,
+            start=Ref(param="start"),
+            end=Ref(param="end"),
+            fps=Ref(param="sample_fps"),
+            frames=Ref(param="frames"),
+            longest=Ref(param="resolution"),
+            multiple=facts.multiple,
+            **more,
+        ),
+        "start": FloatParam(description="where to begin, in seconds", default=0.0, min=0.0),
+        "end": FloatParam(description="where to end; 0 is the end", default=0.0, min=0.0),
+        "sample_fps": FloatParam(
+            description="frames per second to take; 0 takes all", default=0.0, min=0.0, max=240.0
+        ),
+        "frames": IntParam(
+            description="frames to take; 0 takes all",
+            default=0,
+            min=0,
+            max=4096,
+            aliases=("num_frames", "video_length"),
+        ),
+        "resolution": IntParam(
+            description="larger side in pixels",
+            default=facts.side,
+            min=facts.multiple,
+            max=2048 // facts.multiple * facts.multiple,
+            multiple=facts.multiple,
+        ),
+    }
+
+
+def f32(*shape: int | str) -> TensorSpec:
+    """A float32 value."""
+    return TensorSpec(dtype="float32", shape=shape)
+
+
+def u8(*shape: int | str) -> TensorSpec:
+    """A value of picture levels."""
+    return TensorSpec(dtype="uint8", shape=shape)
+
+
+def text_values(facts: Facts) -> dict[str, TensorSpec]:
+    """The values of `text_stage`."""
+    return {
+        "ids": TensorSpec(dtype="int64", shape=("G", facts.length)),
+        "states": f32("G", facts.length, facts.width),
+    }
+
+
+def latents(*names: str, count: int | str) -> dict[str, TensorSpec]:
+    """Latents of `count` frames each."""
+    shape: Shape = (count, 4, "h", "w")
+    return {name: TensorSpec(dtype="float32", shape=shape) for name in names}
+
+
+def text_stage(row: str | None = None) -> Stage:
+    """The texts as states; `row` also names the value of the kept rows' indices."""
+    return Stage(
+        name="text",
+        ops=(
+            Tokenize(tokenizer="bpe", rows="text", ids="ids", row=row),
+            Run(graph="text_encoder", inputs={"ids": "ids"}, outputs={"states": "states"}),
+        ),
+    )
+
+
+GUIDANCE = Guidance(
+    rows="text",
+    weights=(Weight(const=1.0, params={"guidance": -1.0}), Weight(params={"guidance": 1.0})),
+)
+
+
+def denoise_op(facts: Facts, x: str, out: str, **more: Any) -> Denoise:
+    """A loop of the UNet by DDIM with guidance, unless `more` says otherwise."""
+    given: dict[str, Any] = {
+        "graph": "unet",
+        "conditions": {"states": "states"},
+        "schedule": "trained",
+        "sampler": "ddim",
+        "spacing": facts.spacing,
+        "steps": Ref(param="steps"),
+        "eta": 0.0,
+        "final": facts.final,
+        "variance": "fixed_small",
+        "guidance": GUIDANCE,
+        "noise": "z",
+    }
+    return Denoise(x=x, out=out, **(given | more))
+
+
+def decode_op(x: str, out: str) -> Run:
+    """Latents `x` to pictures `out`."""
+    return Run(graph="decode", inputs={"x": x}, outputs={"frames": out})
+
+
+SIZES = {
+    "H": Size(param="height"),
+    "W": Size(param="width"),
+}
+
+
+def latent_sizes(facts: Facts) -> dict[str, Size]:
+    """Sizes of the latents' h and w, from the pictures' H and W."""
+    return {
+        "h": Size(symbol="H", divide=facts.factor),
+        "w": Size(symbol="W", divide=facts.factor),
+    }
