@@ -154,7 +154,7 @@ def _checkpoint(given: Path | None, size: str | None, own: dict[str, Path]) -> P
     if given is not None and size is not None:
         raise InputError("--checkpoint and --size exclude each other. Give one of them.")
     if given is not None:
-        if not given.is_dir():
+        if not given.exists():  # a file is told apart by the system
             raise InputError(
                 f"--checkpoint {given} is no folder; expected the top folder of trained stages. "
                 f"Correct the path."
@@ -162,9 +162,10 @@ def _checkpoint(given: Path | None, size: str | None, own: dict[str, Path]) -> P
         return given
     if size in own:
         return own[size]
+    known = f"one of {', '.join(own)}, or " if own else ""
     raise InputError(
-        f"--size is {size or 'missing'}; expected one of {', '.join(own)}, or --checkpoint DIR "
-        f"with your own trained stages. Give one of them."
+        f"--size is {size or 'missing'}; expected {known}--checkpoint DIR with your own trained "
+        f"stages. Give one of them."
     )
 
 

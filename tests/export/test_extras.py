@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from edgereel.errors import InputError  # noqa: E402
+from edgereel_export.cli import main  # noqa: E402
 from edgereel_export.modules.sd_glue import SmoothBackground, _sources  # noqa: E402
 from edgereel_export.systems import text2video_zero  # noqa: E402
 from edgereel_export.systems.extras import Extras, read_extras  # noqa: E402
@@ -102,3 +103,27 @@ def test_the_background_is_smoothed_as_published() -> None:
         expected[k] = (1 - background) * x[k] + background * (keep * x[k] + (1 - keep) * copy)
     assert 0.1 < (ours != x).mean() < 0.9
     np.testing.assert_allclose(ours, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--size", "xl"], "--size is xl; expected --checkpoint DIR"),
+        (["--checkpoint", "model.safetensors"], "is a single file"),
+        (["--checkpoint", "base", "--lora", "gone"], "gone is no file, nor a folder with one"),
+        (["--checkpoint", "base", "--controlnet", "canny=base"], "is a whole pipeline"),
+        (["--checkpoint", "control"], "is one part of a pipeline"),
+    ],
+)
+def test_wrong_commands_end_in_one_sentence(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    told: str,
+) -> None:
+    monkeypatch.chdir(folder)
+    (folder / "model.safetensors").write_bytes(b"")
+    assert main(["text2video-zero", *arguments]) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("build.py: error: ") and told in shown and "Traceback" not in shown

@@ -111,6 +111,15 @@ def test_video_equals_the_published_pipeline(
     assert psnr(ours, theirs) >= LEAST_PSNR
 
 
+def test_only_five_evaluations_of_the_anchor_are_made(tiny_text2video_zero: Any) -> None:
+    """Two steps down to t1 and three to t0, then 48 of all frames."""
+    seen = set()
+    cascade = load(tiny_text2video_zero.folder, backend="ort")
+    cascade(PROMPT, frames=2, callback=lambda now: seen.add((now.stage, now.steps)))
+    assert {steps for stage, steps in seen if stage == "anchor"} == {1, 2, 3}  # 1: the stage began
+    assert ("frames", 48) in seen
+
+
 def test_control_equals_the_published_pipeline(tiny_text2video_zero: Any) -> None:
     """The given maps go through `depth`'s twin of `canny`: edges of edges would be nothing new."""
     maps = np.random.default_rng(3).integers(0, 2, (FRAMES, 8, 8, 3)).repeat(8, 1).repeat(8, 2)

@@ -65,7 +65,9 @@ def vae_component() -> Component:
 
 
 def unet_component() -> Component:
-    """The UNet on latents of stills, epsilon-prediction, a tenth of the captions empty.
+    """The UNet on latents of stills, v-prediction, a tenth of the captions empty.
+
+    Epsilon-prediction hardly learns the timesteps at which the place of a shape is decided.
 
     The latents of 4096 stills are made once; every step says them in other words.
     """
@@ -82,7 +84,7 @@ def unet_component() -> Component:
         with torch.no_grad():
             states = text(input_ids=ids).last_hidden_state.float()  # padding is read, as in SD
         x0 = latents[rows] * vae.config.scaling_factor
-        return denoise_loss(data, x0, lambda x, t: unet(x, t, states), 0.8, _ALPHAS, "epsilon")
+        return denoise_loss(data, x0, lambda x, t: unet(x, t, states), 0.8, _ALPHAS)
 
     return Component(nn.ModuleDict({"unet": unet}), loss)
 
@@ -109,7 +111,7 @@ def write_rest(folder: Path = LATENT) -> None:
         "beta_start": _BETAS[0],
         "beta_end": _BETAS[1],
         "num_train_timesteps": 1000,
-        "prediction_type": "epsilon",
+        "prediction_type": "v_prediction",
         "clip_sample": False,
         "set_alpha_to_one": False,
         "steps_offset": 1,
@@ -122,7 +124,14 @@ def write_rest(folder: Path = LATENT) -> None:
     save_file({k: v for k, v in state.items() if "projection" not in k}, text / "model.safetensors")
     tokenizer = json.loads((CHECKPOINT / "tokenizer" / "tokenizer.json").read_text())
     _write(folder / "tokenizer" / "tokenizer.json", tokenizer)
-    told = {"model_max_length": LENGTH, "pad_token": "<pad>", "tokenizer_class": "CLIPTokenizer"}
+    told = {
+        "tokenizer_class": "CLIPTokenizer",
+        "model_max_length": LENGTH,
+        "bos_token": "<start>",
+        "eos_token": "<end>",
+        "unk_token": "<end>",
+        "pad_token": "<pad>",
+    }
     _write(folder / "tokenizer" / "tokenizer_config.json", told)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from safetensors.torch import load_file
@@ -47,9 +46,8 @@ def denoise_loss(
     predict: Callable[[Tensor, Tensor], Tensor],
     power: float,
     table: Tensor = COSINE,
-    prediction: Literal["v", "epsilon"] = "v",
 ) -> Tensor:
-    """Squared error of the prediction at timesteps t = 1000 u^power.
+    """Squared error of the v-prediction at timesteps t = 1000 u^power.
 
     Args:
         data: source of the timesteps.
@@ -57,11 +55,10 @@ def denoise_loss(
         predict: the network, of a noisy x and t f32 [B].
         power: below 1 leans to high noise.
         table: alphas_cumprod, f32 [1000].
-        prediction: what the network predicts.
     """
     t = (data.uniform(len(x0)) ** power * 1000).long().clamp(max=999)
     alphas = table[t].view(-1, *[1] * (x0.ndim - 1))
     noise = torch.randn_like(x0)
     x = alphas.sqrt() * x0 + (1 - alphas).sqrt() * noise
-    target = alphas.sqrt() * noise - (1 - alphas).sqrt() * x0 if prediction == "v" else noise
+    target = alphas.sqrt() * noise - (1 - alphas).sqrt() * x0
     return F.mse_loss(predict(x, t.float()).float(), target)

@@ -29,7 +29,6 @@ from edgereel_export.modules.sd_config import SDControlNetConfig, SDUNetConfig, 
 from edgereel_export.modules.sd_controlnet import SDControlNet
 from edgereel_export.modules.sd_unet import SDUNet
 from edgereel_export.modules.sd_vae import SDVAE, modern_vae_keys
-from edgereel_export.shapes.networks import LATENT
 from edgereel_export.step import StepConfig, step_graph
 
 from .extras import NO_EXTRAS, Extras
@@ -39,7 +38,7 @@ from .text2video_zero_plan import modes
 
 __all__ = ["CHECKPOINTS", "Text2VideoZero", "load", "tiny"]
 
-CHECKPOINTS = {"shapes": LATENT}  # --size NAME: checkpoints that come with Edgereel
+CHECKPOINTS: dict[str, Path] = {}  # --size NAME: none comes with Edgereel yet
 _EXAMPLE = 3, 16, 24  # frames, latent height and width of the example inputs
 _IMAGE = {2: "h", 3: "w"}  # free axes of latents
 _PICTURE = {0: "K", 1: "H", 2: "W"}
