@@ -75,7 +75,10 @@ def refused(capsys: Any, code: int, *arguments: Any) -> str:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["nothing"], "unknown system 'nothing'; expected one of make-a-video, or shapes"),
+        (
+            ["nothing"],
+            "unknown system 'nothing'; expected one of make-a-video, text2video-zero, or shapes",
+        ),
         (["make-a-video"], "--size is missing; expected one of shapes, or --checkpoint DIR"),
         (["make-a-video", "--size", "huge"], "--size is huge; expected one of shapes"),
         (["make-a-video", "--size", "shapes", "--checkpoint", "x"], "exclude each other"),

@@ -611,6 +611,7 @@ def test_merging_equals_diffusers_fusing(
             assert (found[key] - value).abs().max() < 2e-6, key
 
 
+@pytest.mark.filterwarnings("ignore:The following .*_pattern")  # a pattern names both networks
 @pefts_own_warnings
 @pytest.mark.parametrize(
     "config",
