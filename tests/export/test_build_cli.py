@@ -77,7 +77,7 @@ def refused(capsys: Any, code: int, *arguments: Any) -> str:
     [
         (
             ["nothing"],
-            "unknown system 'nothing'; expected one of make-a-video, text2video-zero, or shapes",
+            "unknown system 'nothing'; expected one of make-a-video, ",
         ),
         (["make-a-video"], "--size is missing; expected one of shapes, or --checkpoint DIR"),
         (["make-a-video", "--size", "huge"], "--size is huge; expected one of shapes"),
