@@ -40,7 +40,7 @@ STEPS = {  # optimiser steps of a component; the second entry of a pair is on cl
     "super_res_low": (1000, 800),
     "super_res_high": (3900,),
     "vae": (1200,),
-    "unet": (3000,),
+    "unet": (4000,),
 }
 
 
