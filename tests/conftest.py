@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 TOY = Path(__file__).parent / "data" / "toy"
+EditCascade = Callable[[Path, Callable[[dict[str, Any]], object]], Path]
 EditToy = Callable[[Callable[[dict[str, Any]], object]], Path]
 
 
@@ -53,15 +54,21 @@ def toy() -> Path:
 
 
 @pytest.fixture
-def edit_toy(tmp_path: Path) -> EditToy:
-    """A function that copies the toy cascade with its plan changed and returns the copy."""
+def edit_cascade(tmp_path: Path) -> EditCascade:
+    """A function that copies a cascade folder with its plan changed and returns the copy."""
 
-    def edit(change: Callable[[dict[str, Any]], object]) -> Path:
+    def edit(source: Path, change: Callable[[dict[str, Any]], object]) -> Path:
         folder = tmp_path / "edited"
-        shutil.copytree(TOY, folder, dirs_exist_ok=True)
-        document = json.loads((TOY / "plan.json").read_text())
+        shutil.copytree(source, folder, dirs_exist_ok=True)
+        document = json.loads((source / "plan.json").read_text())
         change(document)
         (folder / "plan.json").write_text(json.dumps(document))
         return folder
 
     return edit
+
+
+@pytest.fixture
+def edit_toy(edit_cascade: EditCascade) -> EditToy:
+    """`edit_cascade` of the toy cascade."""
+    return functools.partial(edit_cascade, TOY)

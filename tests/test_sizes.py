@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,18 +39,9 @@ def cascade() -> edgereel.Cascade:
 
 
 @pytest.fixture
-def edited(tmp_path: Path) -> Edit:
+def edited(edit_cascade: Callable[..., Path]) -> Edit:
     """A function that copies the cascade with its plan changed and returns the copy."""
-
-    def edit(change: Callable[[dict[str, Any]], object]) -> Path:
-        folder = tmp_path / "edited"
-        shutil.copytree(TRACE, folder, dirs_exist_ok=True)
-        document = json.loads((TRACE / "plan.json").read_text())
-        change(document)
-        (folder / "plan.json").write_text(json.dumps(document))
-        return folder
-
-    return edit
+    return partial(edit_cascade, TRACE)
 
 
 def load(folder: Path) -> edgereel.Cascade:

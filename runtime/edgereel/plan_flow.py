@@ -64,10 +64,11 @@ class _Flow(Scope):
         if (stage.each is None) != (not stage.collect):
             raise PlanError.at(place, "has only one of each and collect", "both or neither")
         self.in_chunks = stage.each is not None
+        self.led = None
         if stage.each is not None:
             self._enter_chunks(f"{place}.each", stage.each)
-        lead = stage.each is not None and stage.each.lead > 0
-        self.led = self.mode.values[stage.each.as_].shape[0] if stage.each and lead else None
+            if stage.each.lead:
+                self.led = self.mode.values[stage.each.as_].shape[0]
         for index, op in enumerate(stage.ops):
             self._check_op(f"{place}.ops[{index}]", op)
         if stage.each is not None:

@@ -24,12 +24,12 @@ from .losses import Component, denoise_loss, frozen
 from .networks import CHECKPOINT, LATENT, LENGTH, build
 from .world import FRAMES, Scenes, draw, sample_scenes
 
-__all__ = ["CLASSES", "PIXELS", "unet_component", "vae_component", "write_rest"]
+__all__ = ["unet_component", "vae_component", "write_rest"]
 
-PIXELS = 128
+_PIXELS = 128
 _BETAS = (8.5e-4, 1.2e-2)  # of Stable Diffusion 1.x
 _ALPHAS = torch.from_numpy(alphas_cumprod_scaled_linear(*_BETAS)).float()
-CLASSES = {
+_CLASSES = {
     "unet": "UNet2DConditionModel",
     "vae": "AutoencoderKL",
     "text_encoder": "CLIPTextModel",
@@ -39,10 +39,10 @@ CLASSES = {
 
 
 def _pictures(data: Data, count: int) -> tuple[Any, Tensor]:
-    """A batch of scenes with captions, and one picture of each, f32 [B, 3, PIXELS, PIXELS]."""
+    """A batch of scenes with captions, and one picture of each, f32 [B, 3, _PIXELS, _PIXELS]."""
     batch = data.scenes(count)
     frame = data.uniform(count, 1) * (FRAMES - 1)
-    return batch, draw(batch[0], frame, PIXELS)[:, :, 0]
+    return batch, draw(batch[0], frame, _PIXELS)[:, :, 0]
 
 
 def vae_component() -> Component:
@@ -96,7 +96,7 @@ def _bank(data: Data, encode: nn.Module, count: int) -> tuple[Scenes, Tensor]:
     latents = []
     for start in range(0, count, 16):
         rows = torch.arange(start, min(start + 16, count))
-        pictures = draw(scenes.rows(rows), frame[rows], PIXELS)[:, :, 0]
+        pictures = draw(scenes.rows(rows), frame[rows], _PIXELS)[:, :, 0]
         with torch.no_grad():
             latents.append(encode(pictures).float())
     return scenes, torch.cat(latents)
@@ -137,7 +137,7 @@ def write_rest(folder: Path = LATENT) -> None:
 
 def _index() -> dict[str, list[str]]:
     ours = {"text_encoder": "transformers", "tokenizer": "transformers"}
-    return {part: [ours.get(part, "diffusers"), name] for part, name in CLASSES.items()}
+    return {part: [ours.get(part, "diffusers"), name] for part, name in _CLASSES.items()}
 
 
 def _write(path: Path, values: dict[str, Any]) -> None:

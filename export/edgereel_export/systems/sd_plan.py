@@ -74,7 +74,6 @@ def prompts(append: str = "", negative: str = "") -> dict[str, Any]:
 
 def sampling_params(steps: int, guidance: float) -> dict[str, Param]:
     """Steps and guidance, with their defaults."""
-
     return {
         "steps": IntParam(
             description="steps of the sampler",

@@ -64,6 +64,18 @@ CONTROLS = {
 }
 
 
+def _chunk_values(video: str) -> dict[str, TensorSpec]:
+    """A given video, a chunk of it, the pictures made of that, and all of them."""
+    counts = {video: "F", "part": "K", "pictures": "K", "frames_out": "F"}
+    return {name: u8(count, "H", "W", 3) for name, count in counts.items()}
+
+
+def _chunk_stage(video: str, ops: tuple[Op, ...]) -> Stage:
+    """`ops` from each `part` of the video to its `pictures`, led by the first frame."""
+    each = Each(value=video, as_="part", size=Ref(param="chunk_size"), lead=1)
+    return Stage(name="frames", each=each, collect={"pictures": "frames_out"}, ops=ops)
+
+
 def controlled(name: str, width: int, facts: Facts) -> Mode:
     """The mode of a ControlNet; `width` is that of its control pictures' first features."""
     control = CONTROLS[name]
@@ -86,23 +98,18 @@ def controlled(name: str, width: int, facts: Facts) -> Mode:
     )
     values = {
         **text_values(facts),
-        "control_video": u8("F", "H", "W", 3),
-        "part": u8("K", "H", "W", 3),
+        **_chunk_values("control_video"),
         "seen": f32("K", width, "h", "w"),
         **latents("x_T", "x_0", count="K"),
         "conditioning_scale": f32(1),
-        "pictures": u8("K", "H", "W", 3),
-        "frames_out": u8("F", "H", "W", 3),
     }
-    each = Each(value="control_video", as_="part", size=Ref(param="chunk_size"), lead=1)
-    frames = Stage(name="frames", each=each, collect={"pictures": "frames_out"}, ops=ops)
     return Mode(
         description=f"text to a video led by {control.description}",
         params=params,
         sizes=latent_sizes(facts),
         rows=texts["rows"],
         values=values,
-        stages=(text_stage(), frames),
+        stages=(text_stage(), _chunk_stage("control_video", ops)),
         output=Output(value="frames_out", fps=Ref(param="fps")),
     )
 
@@ -145,14 +152,9 @@ def edit_modes(facts: Facts) -> dict[str, Mode]:
     values = {
         **text_values(facts),
         "row": TensorSpec(dtype="int64", shape=("G",)),
-        "video": u8("F", "H", "W", 3),
-        "part": u8("K", "H", "W", 3),
+        **_chunk_values("video"),
         **latents("image", "x_T", "x_0", count="K"),
-        "pictures": u8("K", "H", "W", 3),
-        "frames_out": u8("F", "H", "W", 3),
     }
-    each = Each(value="video", as_="part", size=Ref(param="chunk_size"), lead=1)
-    frames = Stage(name="frames", each=each, collect={"pictures": "frames_out"}, ops=ops)
     negative = Row(param="negative_prompt")
     return {
         "edit": Mode(
@@ -161,7 +163,7 @@ def edit_modes(facts: Facts) -> dict[str, Mode]:
             sizes=latent_sizes(facts),
             rows={"text": (Row(param="prompt"), negative, negative)},
             values=values,
-            stages=(text_stage("row"), frames),
+            stages=(text_stage("row"), _chunk_stage("video", ops)),
             output=Output(value="frames_out", fps=Ref(param="fps")),
         )
     }
