@@ -79,6 +79,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--workspace", type=int, metavar="MiB", help="most scratch memory of a kernel")
     add("--optimization-level", type=int, metavar="0-5", help="effort of the engine builder")
+    add(
+        "--profile",
+        action="append",
+        default=[],
+        metavar="PARAM=SIZES",
+        help="sizes the engines take instead of a default, repeatable: height=512, frames=16,24 or "
+        "8..32, control_video=288x512",
+    )
     add("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
@@ -180,6 +188,7 @@ def _compile(folder: Path, options: argparse.Namespace) -> None:
         compute_capabilities=capabilities,
         workspace_mib=options.workspace,
         optimization_level=options.optimization_level,
+        sizes=tuple(options.profile),
     )
     with tqdm(total=100, unit="%", desc="compile", bar_format=_BAR) as bar:
         result = build(folder, chosen, progress=_shown(bar))

@@ -28,6 +28,7 @@ from edgereel_export import trt_child
 from edgereel_export.trt_engine import Job
 from edgereel_export.trt_profiles import graph_profiles
 from edgereel_export.trt_progress import Progress, Watch
+from edgereel_export.trt_sizes import read_sizes
 
 __all__ = ["Options", "Progress", "Result", "build"]
 
@@ -37,7 +38,7 @@ OLDEST_CAPABILITY = 8.0  # the oldest GPUs compiled for unless asked: Ampere
 
 @dataclass(frozen=True)
 class Options:
-    """How to compile; every field is part of the build's key."""
+    """How to compile; all of it is part of the build's key."""
 
     precision: builds.Precision = "fp16"
     compute_capabilities: tuple[str, ...] | None = None  # None = this GPU, or all of 8.0 and newer
@@ -45,6 +46,7 @@ class Options:
     keep_float32: tuple[str, ...] = ()  # op types or module paths, beyond precision.ISLANDS
     workspace_mib: int | None = None  # most scratch memory a kernel may use
     optimization_level: int | None = None  # 0 (quick build) to 5; None = the library's own
+    sizes: tuple[str, ...] = ()  # what trt_sizes.read_sizes takes, such as "height=512"
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,11 @@ def build(
     trt = library(options.library)
     plan = load(folder)
     shared = _shared(trt, options)
-    tasks = [_task(plan, shared, name) for name in _chosen(plan, graphs)]
+    asked = read_sizes(plan, options.sizes)
+    tasks = [
+        _task(plan, shared, name, graph_profiles(plan, name, asked))
+        for name in _chosen(plan, graphs)
+    ]
     key = builds.build_key({task.graph: task.key for task in tasks})
     target = plan.folder / "builds" / key
     watch = Watch({task.graph: task.bytes for task in tasks}, progress)
@@ -203,12 +209,13 @@ def _ops(plan: Plan) -> list[Any]:
     return [op for mode in plan.modes.values() for stage in mode.stages for op in stage.ops]
 
 
-def _task(plan: Plan, shared: Mapping[str, Any], graph: str) -> _Task:
+def _task(
+    plan: Plan, shared: Mapping[str, Any], graph: str, profiles: tuple[builds.Profile, ...]
+) -> _Task:
     """What to compile for one graph; its files are compared with plan.json on the way."""
     spec = plan.graphs[graph]
     paths = {name: plan.check_file(name) for name in (spec.file, *spec.weights)}
     source = {name: plan.files[name] for name in paths}
-    profiles = graph_profiles(plan, graph)
     return _Task(
         graph=graph,
         source=source,

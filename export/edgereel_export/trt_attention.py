@@ -3,7 +3,8 @@
 A parsed Attention must become one fused kernel, or the build fails, unless it is marked
 `decomposable`. Marking all of them would hide the slow ones, so each distinct kind is first built
 alone, which takes milliseconds; only the refused ones are marked, and listed in build.json.
-tensorrt_rtx 1.7 has fused float16 kernels for head sizes 12 to 256 and none in float32.
+tensorrt_rtx 1.7 has fused float16 kernels for head sizes 12 to 256, but none for one head of one
+batch entry, and none in float32.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from edgereel.backends.trt_library import Library
 __all__ = ["decompose"]
 
 _SOME_TOKENS = 64  # stands for a number of tokens that is not fixed
-_SOME_BATCH = 2
+_SOME_BATCH, _SOME_HEADS = 1, 2  # a batch that is not fixed may be one
 
 
 def decompose(trt: Library, network: Any, configure: Callable[[Any], None]) -> list[str]:
@@ -66,7 +67,7 @@ def _kind(attention: Any) -> tuple[Any, ...]:
 
 def _shape(tensor: Any) -> tuple[int, ...]:
     """[batch, heads, tokens, head size] with numbers for what is not fixed."""
-    unknown = (_SOME_BATCH, _SOME_BATCH, _SOME_TOKENS, _SOME_TOKENS)
+    unknown = (_SOME_BATCH, _SOME_HEADS, _SOME_TOKENS, _SOME_TOKENS)
     return tuple(d if d > 0 else u for d, u in zip(tensor.shape, unknown, strict=True))
 
 

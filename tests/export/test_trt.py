@@ -23,7 +23,7 @@ from edgereel_export import trt, trt_profiles, trt_report  # noqa: E402
 
 pytestmark = [pytest.mark.trt, pytest.mark.torch, pytest.mark.usefixtures("engine_builder")]
 
-C, F, HW, CONDITION = 16, 4, 8, 8
+C, F, HW, CONDITION = 32, 4, 8, 8
 
 
 class Attention(torch.nn.Module):
@@ -115,7 +115,7 @@ def export(
     program.save(str(path), external_data=True)
 
 
-def make(folder: Path, heads: int = 1, seed: int = 0) -> Path:
+def make(folder: Path, heads: int = 2, seed: int = 0) -> Path:
     """A cascade folder: encoder, guided denoising step, frames in chunks of three."""
     torch.manual_seed(seed)
     (folder / "graphs").mkdir(parents=True)
@@ -352,9 +352,13 @@ def test_cancel_leaves_nothing_behind(fresh: Path, tmp_path: Path, after: float)
     assert sorted(folder.rglob("*")) == before
 
 
-def test_attention_without_a_kernel_is_decomposed(tmp_path: Path) -> None:
-    """Head size 8 has no fused kernel (tensorrt_rtx 1.7); 16 has, see the first test of a build."""
-    result = trt.build(make(tmp_path / "small", heads=2), graphs=["step"])
+@pytest.mark.parametrize("heads", [1, 4])
+def test_attention_without_a_kernel_is_decomposed(tmp_path: Path, heads: int) -> None:
+    """Head size 8 has no fused kernel (tensorrt_rtx 1.7), nor has one head of a batch of one.
+
+    Head size 16 of two heads has, see the first test of a build.
+    """
+    result = trt.build(make(tmp_path / "small", heads=heads), graphs=["step"])
     assert len(result.build.record.graphs["step"].decomposed_attention) == 1
     assert "step: no fused attention kernel for node_" in trt_report.table(result.build)
 
@@ -363,6 +367,22 @@ def test_float32_stays_float32(fresh: Path, tmp_path: Path) -> None:
     result = trt.build(copy(fresh, tmp_path), trt.Options(precision="fp32"), graphs=["step"])
     engine = result.build.record.graphs["step"]
     assert "Half" not in engine.types and engine.precision == "Float"
+
+
+def test_every_graph_of_a_system_becomes_an_engine(tiny: Any, tmp_path: Path) -> None:
+    """For sizes other than the defaults where there are any; to run them takes a GPU."""
+    found = plan.load(copy(tiny.folder, tmp_path))
+    sized = any(mode.sizes for mode in found.modes.values())
+    sizes = ("frames=6", "height=64", "width=64") if sized else ()
+    options = trt.Options(compute_capabilities=("8.6",), sizes=sizes)
+    graphs = trt.build(found.folder, options).build.record.graphs
+    assert set(graphs) == set(found.graphs)
+    denoising = {op.graph for m in found.modes.values() for s in m.stages for op in s.ops
+                 if isinstance(op, plan.Denoise)}  # fmt: skip
+    for name in denoising:
+        assert graphs[name].types["Half"] > graphs[name].types["Float"]
+    if sized:
+        assert {p["x"][2] for p in graphs["unet"].profiles} == {(1, 4, 16, 16), (6, 4, 16, 16)}
 
 
 def test_an_unknown_op_is_named(fresh: Path, tmp_path: Path) -> None:

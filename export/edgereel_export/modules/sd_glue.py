@@ -104,7 +104,8 @@ class SmoothBackground(nn.Module):
             motion_x, motion_y: f32 [F], as for MotionField.
             keep: f32 [1], share of x that the background keeps (0.4 in the published code).
         """
-        picked = masks[:, :: self.factor, :: self.factor, 0].unsqueeze(1)
+        levels = masks.to(x.dtype)  # first of all: TensorRT does nothing else to bytes
+        picked = levels[:, :: self.factor, :: self.factor, 0].unsqueeze(1)
         front = F.max_pool2d((picked > 127).to(x.dtype), 5, stride=1, padding=2)
         moved_front = _warped(front[:1], motion_x, motion_y)
         background = (1 - front) * (1 - moved_front)
@@ -137,7 +138,7 @@ class PictureLatents(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """u8 [K, H, W, 3] -> f32 [K, 4, h, w]."""
-        pictures = frames.permute(0, 3, 1, 2).float() / 127.5 - 1
+        pictures = frames.float().permute(0, 3, 1, 2) / 127.5 - 1
         latents: Tensor = self.encode(pictures)
         return latents
 
@@ -151,7 +152,7 @@ class ControlPicture(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """u8 [K, H, W, 3] -> f32 [K, C0, h, w]."""
-        seen: Tensor = self.embed(frames.permute(0, 3, 1, 2).float() / 255)
+        seen: Tensor = self.embed(frames.float().permute(0, 3, 1, 2) / 255)
         return seen
 
 

@@ -34,7 +34,7 @@ from edgereel_export.step import StepConfig, step_graph
 from .extras import NO_EXTRAS, Extras
 from .sd_plan import Facts
 from .text2video_zero_given import CONTROLS, edit_modes
-from .text2video_zero_plan import modes
+from .text2video_zero_plan import Levels, modes
 
 __all__ = ["CHECKPOINTS", "Text2VideoZero", "load", "tiny"]
 
@@ -84,6 +84,18 @@ class Text2VideoZero:
         table = self.scheduler.alphas_cumprod()
         return {"trained": table, "entering": np.concatenate([[(1 + table[0]) / 2], table[:-1]])}
 
+    def _levels(self) -> Levels:
+        """The published 881 and 941, which were chosen for latents of 64 by 64.
+
+        Fewer latents tell less at the same noise: n by n of them are as far from clean where
+        their signal-to-noise ratio is (64 / n)^2 times as high.
+        """
+        table = self.scheduler.alphas_cumprod()
+        ratio = table / (1 - table)
+        more = max(1.0, 64 / self.unet.config.sample_size) ** 2
+        t0, t1 = (int(np.searchsorted(-ratio, -ratio[t] * more)) for t in (881, 941))
+        return Levels(t0, t1)
+
     def modes(self) -> dict[str, Mode]:
         """What a user can ask for."""
         levels = len(self.unet.config.block_out_channels)
@@ -99,7 +111,7 @@ class Text2VideoZero:
         if self.kind == "instruct-pix2pix":
             return edit_modes(facts)
         widths = {n: c.config.block_out_channels[0] for n, c in self.controlnets.items()}
-        return modes(facts, widths)
+        return modes(facts, self._levels(), widths)
 
     def graphs(self) -> dict[str, Graph]:
         """Every graph with example inputs; guidance rows, frames, height and width are free."""

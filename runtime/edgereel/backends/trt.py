@@ -142,7 +142,7 @@ class Engine:
         )
         raise EngineError(
             f"graph {self._graph}: no profile takes {given}; its engine was compiled for {known}. "
-            "Compile the cascade again with `python export/build.py compile`."
+            "Use one of those, or compile again with `--profile PARAM=SIZES` for these sizes."
         )
 
     def _context(self, index: int) -> Any:
