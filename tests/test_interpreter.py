@@ -241,6 +241,20 @@ def test_a_split_trajectory_equals_the_whole(
     )
 
 
+def test_a_sampler_can_have_a_spacing_of_its_own(cascade: Cascade, edit_toy: EditToy) -> None:
+    def spaced(**changes: Any) -> Cascade:
+        def change(document: dict[str, Any]) -> None:
+            document["modes"]["video"]["stages"][1]["ops"][1].update(changes)
+
+        return edgereel.load(edit_toy(change), backend="ort", threads=1)
+
+    own = spaced(spacings={"ddpm": "linspace", "euler": "leading"})
+    for sampler, same in (("ddim", cascade), ("ddpm", spaced(spacing="linspace"))):
+        frames = own("a", sampler=sampler, steps=7).frames
+        np.testing.assert_array_equal(frames, same("a", sampler=sampler, steps=7).frames)
+    assert (own("a", sampler="ddpm", steps=7).frames != cascade("a", sampler="ddpm").frames).any()
+
+
 def test_given_noise_is_used(cascade: Cascade, tmp_path: Path) -> None:
     """The noise of seed 4, given by name, makes the video of seed 4 under any seed."""
     noise = {

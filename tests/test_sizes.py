@@ -174,6 +174,20 @@ def test_a_size_that_cannot_be_divided(edited: Edit) -> None:
     assert not cascade._interpreter.engines
 
 
+def test_a_size_times_and_plus_a_number(edited: Edit, capsys: Any) -> None:
+    """4n - 7 frames: 13 for 5, one for 2, none for 1."""
+
+    def change(document: dict[str, Any]) -> None:
+        document["modes"]["paint"]["sizes"]["F"] |= {"times": 4, "plus": -7}
+
+    cascade = load(edited(change))
+    assert len(cascade(frames=5).frames) == 13 and len(cascade(frames=2).frames) == 1
+    with pytest.raises(InputError, match=r"frames is 1; expected .* \(n \* 4 -7\) / 1 is a whole"):
+        cascade(frames=1)
+    assert cli.main(["explain", str(cascade.plan.folder)]) == 0
+    assert "F = (frames * 4 -7)" in capsys.readouterr().out
+
+
 def masked(frames: int | str = "F", height: int | str = "H") -> Callable[[dict[str, Any]], None]:
     """Adds a second video, `mask`, that must have sizes of its own or those of the first."""
 
@@ -333,7 +347,8 @@ WRONG: list[tuple[str, object, str, str]] = [
     (P + ".sizes.H", {}, P + ".sizes.H", "either param or symbol"),
     (P + ".sizes.H.symbol", "W", P + ".sizes.H", "either param or symbol"),
     (P + ".sizes.H.divide", 0, P + ".sizes.H", "divide of at least 1"),
-    (P + ".sizes.H.times", 2, P + ".sizes.H", "unknown field `times`"),
+    (P + ".sizes.H.times", 0, P + ".sizes.H", "times and divide of at least 1"),
+    (P + ".sizes.H.scale", 2, P + ".sizes.H", "unknown field `scale`"),
     (P + ".sizes.H", {"param": "drift"}, P + ".sizes.H.param", "not an int param"),
     (P + ".sizes.H", {"param": "depth"}, P + ".sizes.H.param", "'depth' is not a param"),
     (P + ".sizes.h.symbol", "w", P + ".sizes.h.symbol", "'w' has no size of its own"),

@@ -31,6 +31,7 @@ from edgereel.plan import (
     Stage,
     Tokenize,
     VideoParam,
+    resized,
 )
 
 from .trt_sizes import DEFAULTS, Asked, Span
@@ -140,7 +141,10 @@ class _Sizes:
         size = mode.sizes.get(symbol)
         if size is not None:
             of = self._param(size.param) if size.param else self._start(size.symbol or "")
-            return of and (-(-of[0] // size.divide), of[1] // size.divide, of[2] // size.divide)
+            if of is None:
+                return None
+            low, usual, high = (resized(size, n) for n in of)
+            return (low[0] + bool(low[1]), usual[0], high[0])
         for name, video in mode.params.items():
             if isinstance(video, VideoParam) and symbol in mode.values[name].shape:
                 axis = mode.values[name].shape.index(symbol)

@@ -279,10 +279,11 @@ class Call:
         return float(visited[visited <= t].max())
 
     def _steps(self, op: Denoise) -> Steps:
+        sampler = self.value(op.sampler)
         rows = schedule.sampler_rows(
-            self.value(op.sampler),
+            sampler,
             self._tables[op.schedule],
-            self.value(op.spacing),
+            op.spacings.get(sampler) or self.value(op.spacing),
             self.value(op.steps),
             eta=self.value(op.eta),
             final=op.final,
@@ -297,7 +298,7 @@ class Call:
         for column, name in ((C_PREV, "prev"), (C_NOISE, "noise")):
             if np.any(rows[:, column]) and name not in self._graphs[op.graph].inputs:
                 raise InputError(
-                    f"sampler {self.value(op.sampler)!r} with eta {self.value(op.eta)} needs an "
+                    f"sampler {sampler!r} with eta {self.value(op.eta)} needs an "
                     f"input {name!r} that graph {op.graph!r} does not have; expected a sampler it "
                     f"was exported for. Choose another, or export the cascade with that input."
                 )

@@ -11,7 +11,7 @@ from typing import Any
 from edgereel import pictures
 from edgereel.errors import InputError
 from edgereel.picture_files import Frames
-from edgereel.plan import Mode, Ref, Size, VideoParam
+from edgereel.plan import Mode, Ref, Size, VideoParam, resized
 
 __all__ = ["read_videos", "start_sizes"]
 
@@ -61,7 +61,7 @@ def start_sizes(
     for symbol, size in mode.sizes.items():
         if size.param is not None:
             said[symbol] = f"{size.param} is {params[size.param]}"
-            sizes[symbol] = _divided(params[size.param], size, said[symbol])
+            sizes[symbol] = _resized(params[size.param], size, said[symbol])
     for name, frames in videos.items():
         for axis, length in enumerate(mode.values[name].shape[:3]):
             if isinstance(length, str) and length not in {*mode.sizes, *sizes}:
@@ -70,7 +70,7 @@ def start_sizes(
     for symbol, size in mode.sizes.items():
         if size.symbol is not None:
             said[symbol] = said[size.symbol]
-            sizes[symbol] = _divided(sizes[size.symbol], size, said[symbol])
+            sizes[symbol] = _resized(sizes[size.symbol], size, said[symbol])
     for name, frames in videos.items():
         for axis, length in enumerate(mode.values[name].shape[:3]):
             number = sizes[length] if isinstance(length, str) else length
@@ -83,13 +83,20 @@ def start_sizes(
     return sizes
 
 
-def _divided(number: int, size: Size, said: str) -> int:
-    if number % size.divide:
+def _resized(number: int, size: Size, said: str) -> int:
+    """The size of a symbol whose source is `number`, which must go even."""
+    found, rest = resized(size, number)
+    if rest and (size.times, size.plus) == (1, 0):
         near = max(1, round(number / size.divide)) * size.divide
         raise InputError(
             f"{said}; expected a multiple of {size.divide}. Make it, for example, {near}."
         )
-    return number // size.divide
+    if rest or found < 1:
+        raise InputError(
+            f"{said}; expected a number n for which (n * {size.times} {size.plus:+d}) / "
+            f"{size.divide} is a whole number above 0. Change it."
+        )
+    return found
 
 
 def _axis(mode: Mode, name: str, frames: Frames, axis: int) -> str:

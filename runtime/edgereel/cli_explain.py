@@ -20,6 +20,7 @@ from edgereel.plan import (
     TensorSpec,
     Tokenize,
     VideoParam,
+    resized,
 )
 
 __all__ = ["explain"]
@@ -86,8 +87,11 @@ def _sources(mode: Mode) -> list[str]:
     """Where the sizes that exist from the start come from, as a line, if there are any."""
     said = []
     for symbol, found in mode.sizes.items():
+        number = found.param or found.symbol
+        if (found.times, found.plus) != (1, 0):
+            number = f"({number} * {found.times} {found.plus:+d})"
         divided = f" / {found.divide}" if found.divide > 1 else ""
-        said.append(f"{symbol} = {found.param or found.symbol}{divided}")
+        said.append(f"{symbol} = {number}{divided}")
     for name, param in mode.params.items():
         if isinstance(param, VideoParam):
             axes = [a for a in mode.values[name].shape if isinstance(a, str)]
@@ -209,10 +213,10 @@ def _start_symbols(mode: Mode) -> dict[str, int]:
     for symbol, found in mode.sizes.items():
         number = None if found.param is None else mode.params[found.param].default
         if isinstance(number, int):
-            sizes[symbol] = number // found.divide
+            sizes[symbol] = resized(found, number)[0]
     for symbol, found in mode.sizes.items():
         if found.symbol in sizes:
-            sizes[symbol] = sizes[found.symbol] // found.divide
+            sizes[symbol] = resized(found, sizes[found.symbol])[0]
     return sizes
 
 

@@ -17,9 +17,19 @@ import msgspec
 from edgereel import plan_check, plan_format
 from edgereel.errors import PlanError
 from edgereel.plan_format import *  # noqa: F403
-from edgereel.plan_format import FORMAT, Document, DType, Filter, Final, Sampler, Spacing, Variance
+from edgereel.plan_format import (
+    FORMAT,
+    Document,
+    DType,
+    Filter,
+    Final,
+    Sampler,
+    Size,
+    Spacing,
+    Variance,
+)
 
-__all__ = ["Plan", "encode", "load", "parse"]
+__all__ = ["Plan", "encode", "load", "parse", "resized"]
 __all__ += plan_format.__all__
 
 # What an error lists when the last part of its place is one of these keys.
@@ -33,6 +43,11 @@ _WORDS: dict[str, tuple[str, ...]] = {
     "final": get_args(Final),
     "variance": get_args(Variance),
 }
+
+
+def resized(size: Size, number: int) -> tuple[int, int]:
+    """What the symbol of `size` is for a param or symbol of `number`, and the remainder."""
+    return divmod(number * size.times + size.plus, size.divide)
 
 
 class Plan(Document, frozen=True, kw_only=True, dict=True):

@@ -213,6 +213,11 @@ class _Flow(Scope):
         self.find(f"{place}.schedule", op.schedule, self.plan.schedules, "schedule")
         self.choice(f"{place}.sampler", op.sampler, get_args(Sampler))
         self.choice(f"{place}.spacing", op.spacing, get_args(Spacing))
+        chosen = self.mode.params.get(op.sampler.param) if isinstance(op.sampler, Ref) else None
+        if extra := op.spacings.keys() - set(getattr(chosen, "choices", ())):
+            raise PlanError.at(
+                f"{place}.spacings.{min(extra)}", "nobody can choose it", "choices of the sampler"
+            )
         self.number(f"{place}.steps", op.steps, least=1, whole=True)
         self.number(f"{place}.eta", op.eta, least=0)
         if op.range is not None:

@@ -162,10 +162,15 @@ Param = TextParam | IntParam | FloatParam | ChoiceParam | VideoParam
 
 
 class Size(Node, frozen=True, kw_only=True):
-    """The size of a symbol: an int param or another symbol's size, divided, which must go even."""
+    """The size of a symbol, (n * times + plus) / divide, which must go even.
+
+    n is an int param or the size of another symbol.
+    """
 
     param: str | None = None
     symbol: str | None = None
+    times: int = 1
+    plus: int = 0
     divide: int = 1
 
 
@@ -224,7 +229,10 @@ class Range(Node, frozen=True, kw_only=True):
 
 
 class Denoise(Node, frozen=True, kw_only=True, tag_field="op", tag="denoise"):
-    """A sampling loop: the graph once per row of a schedule, from value `x` to value `out`."""
+    """A sampling loop: the graph once per row of a schedule, from value `x` to value `out`.
+
+    `spacings` has the samplers whose timesteps are not those of `spacing`.
+    """
 
     graph: str
     x: str
@@ -241,6 +249,7 @@ class Denoise(Node, frozen=True, kw_only=True, tag_field="op", tag="denoise"):
     range: Range | None = None
     noise: str | None = None
     shared_noise: bool = False
+    spacings: dict[Sampler, Spacing] = {}
 
 
 class Renoise(Node, frozen=True, kw_only=True, tag_field="op", tag="renoise"):

@@ -79,9 +79,9 @@ def _of_videos(mode: Mode) -> set[str]:
 
 def _check_size(scope: Scope, place: str, size: Size, measured: set[str]) -> None:
     """A size is an int param from 1 to a max, or that of a symbol in `measured`."""
-    if (size.param is None) == (size.symbol is None) or size.divide < 1:
+    if (size.param is None) == (size.symbol is None) or min(size.divide, size.times) < 1:
         raise PlanError.at(
-            place, "is not a size", "either param or symbol, and a divide of at least 1"
+            place, "is not a size", "either param or symbol, and times and divide of at least 1"
         )
     if size.symbol is not None and size.symbol not in measured:
         raise PlanError.at(
