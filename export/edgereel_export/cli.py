@@ -68,6 +68,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="MODE=DIR",
         help="a ControlNet and the mode it makes (canny, depth or pose), repeatable",
     )
+    add(
+        "--mode",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a mode the cascade is to have, repeatable (default: all that the checkpoint can do)",
+    )
     add("--out", type=Path, metavar="DIR", help="folder to write (default: engines/NAME)")
     add("--backend", choices=("ort", "trt"), default="ort", help="trt also compiles engines")
     add("--precision", choices=("fp16", "fp32"), default="fp16", help="of the engines")
@@ -97,7 +104,7 @@ def _run(options: argparse.Namespace) -> None:
             raise InputError(
                 "compile needs a cascade folder, for example `build.py compile engines/shapes`."
             )
-        _refuse(options, "checkpoint", "size", "out", "lora", "controlnet")
+        _refuse(options, "checkpoint", "size", "out", "lora", "controlnet", "mode")
         _compile(options.folder, options)
         return
     if options.folder is not None:
@@ -143,7 +150,7 @@ def _export(options: argparse.Namespace) -> Path:
             bar.set_postfix_str(graph, refresh=False)
             bar.update(done - bar.n)
 
-        write_folder(cascade, out, name=label, system=name, progress=progress)
+        write_folder(cascade, out, name=label, system=name, modes=options.mode, progress=progress)
     print(f"{out}: cascade {label}, ready for `edgereel generate {out}`")
     return out
 

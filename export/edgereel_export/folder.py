@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from edgereel import plan
-from edgereel.errors import OutputError
+from edgereel.errors import InputError, OutputError
 from edgereel.files import all_or_nothing, check_place
 
 from .graph import export, fitting
+from .shared_weights import SharedWeights
 from .systems import Cascade
 
 __all__ = ["check_out", "write_folder"]
@@ -26,7 +27,7 @@ def write_folder(
     *,
     name: str,
     system: str,
-    description: str = "",
+    modes: Collection[str] = (),
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> plan.Plan:
     """The plan of `cascade`, written with everything it needs as the folder `out`.
@@ -39,47 +40,65 @@ def write_folder(
         out: the folder to make.
         name: name of the cascade.
         system: name of the system.
-        description: one sentence for people.
+        modes: the modes to keep, with the graphs they use; none = all.
         progress: called with (graph, graphs done, graphs in all).
 
     Raises:
-        InputError: the stages do not fit together.
+        InputError: the stages do not fit together, or there is no such mode.
         OutputError: `out` cannot be written, or is something else than a cascade folder.
         EngineError: a graph differs from PyTorch.
     """
     check_out(out)
     with all_or_nothing(out) as folder:
-        graphs = {}
+        graphs, weights = {}, SharedWeights()
         with fitting("the cascade"):
-            sources = cascade.graphs()
+            chosen = _chosen(cascade.modes(), modes)
+            used = {op.graph for op in _ops(chosen) if isinstance(op, plan.Run | plan.Denoise)}
+            sources = {key: graph for key, graph in cascade.graphs().items() if key in used}
         for done, (key, graph) in enumerate(sources.items()):
             progress(key, done, len(sources))
-            graphs[key] = export(graph, key, folder)
+            graphs[key] = export(graph, key, folder, weights)
         progress("", len(sources), len(sources))
         schedules = {}
         (folder / "schedules").mkdir()
         for key, table in cascade.schedules().items():
             np.save(folder / "schedules" / f"{key}.npy", table, allow_pickle=False)
             schedules[key] = plan.ScheduleSpec(file=f"schedules/{key}.npy")
-        (folder / "tokenizer.json").write_text(cascade.tokenizer, encoding="utf-8")
-        tokenizer = plan.TokenizerSpec(
-            file="tokenizer.json", length=cascade.length, pad_id=cascade.pad_id
-        )
+        tokenizers = {}
+        for key, tokens in cascade.tokenizers.items():
+            file = f"tokenizer-{key}.json"
+            (folder / file).write_text(tokens.json, encoding="utf-8")
+            tokenizers[key] = plan.TokenizerSpec(
+                file=file, length=tokens.length, pad_id=tokens.pad_id
+            )
         document = plan.Document(
             format=plan.FORMAT,
             name=name,
             system=system,
-            description=description,
             files=_hashes(folder),
             graphs=graphs,
             schedules=schedules,
-            tokenizers={"bpe": tokenizer},
-            modes=cascade.modes(),
+            tokenizers=tokenizers,
+            modes=chosen,
         )
         (folder / "plan.json").write_bytes(plan.encode(document))
         if (out / "builds").is_dir():
             shutil.copytree(out / "builds", folder / "builds", copy_function=_link)
     return plan.load(out)
+
+
+def _chosen(known: dict[str, plan.Mode], wanted: Collection[str]) -> dict[str, plan.Mode]:
+    """The modes that are wanted, the first of them the default; all if none is named."""
+    if unknown := sorted(set(wanted) - known.keys()):
+        raise InputError(
+            f"--mode {unknown[0]}: this checkpoint has no such mode; expected one of "
+            f"{', '.join(known)}. Choose from these, or leave it out for all."
+        )
+    return {name: known[name] for name in dict.fromkeys(wanted)} or known
+
+
+def _ops(modes: dict[str, plan.Mode]) -> Iterator[plan.Op]:
+    return (op for mode in modes.values() for stage in mode.stages for op in stage.ops)
 
 
 def check_out(out: Path) -> None:

@@ -19,6 +19,8 @@ from torch.export import Dim
 from edgereel.errors import EngineError, InputError
 from edgereel.plan import DType, GraphSpec, TensorSpec
 
+from .shared_weights import SharedWeights
+
 __all__ = ["OPSET", "TOLERANCE", "Graph", "export", "fitting"]
 
 OPSET = 23  # the first with the Attention op
@@ -39,13 +41,16 @@ class Graph:
     free: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
 
 
-def export(graph: Graph, name: str, folder: Path) -> GraphSpec:
+def export(
+    graph: Graph, name: str, folder: Path, weights: SharedWeights | None = None
+) -> GraphSpec:
     """The plan's entry for `graph`, written as graphs/<name>.onnx with golden/<name>.npz.
 
     Args:
         graph: what to export.
         name: file stem.
         folder: the cascade folder being written.
+        weights: what earlier graphs of the folder stored; None = it is the only one.
 
     Raises:
         InputError: PyTorch cannot compute the module, as its parts do not fit together.
@@ -71,7 +76,7 @@ def export(graph: Graph, name: str, folder: Path) -> GraphSpec:
         )
         assert program is not None
         program.save(path, external_data=True)
-    data = path.with_name(path.name + ".data")
+    files = (weights or SharedWeights()).share(path)
     golden = folder / "golden" / f"{name}.npz"
     _write_golden(golden, graph.inputs, outputs)
     _check(path, name, graph.inputs, outputs)
@@ -79,7 +84,7 @@ def export(graph: Graph, name: str, folder: Path) -> GraphSpec:
         file=f"graphs/{name}.onnx",
         inputs=_specs(graph, graph.inputs),
         outputs=_specs(graph, outputs),
-        weights=(f"graphs/{data.name}",) if data.exists() else (),
+        weights=tuple(f"graphs/{file}" for file in files),
         golden=f"golden/{name}.npz",
     )
 

@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
+onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
+from onnx.external_data_helper import ExternalDataInfo, uses_external_data  # noqa: E402
 from torch import nn  # noqa: E402
 
 import edgereel  # noqa: E402
@@ -25,6 +27,7 @@ from edgereel.errors import EngineError, InputError  # noqa: E402
 from edgereel.interpreter import Interpreter  # noqa: E402
 from edgereel.params import fill_params  # noqa: E402
 from edgereel_export import graph as graphs  # noqa: E402
+from edgereel_export.folder import write_folder  # noqa: E402
 from edgereel_export.graph import Graph, export  # noqa: E402
 from edgereel_export.systems import SYSTEMS, system  # noqa: E402
 
@@ -60,6 +63,39 @@ def test_every_mode_uses_only_and_all_graphs(tiny: Any) -> None:
         if isinstance(op, plan.Run | plan.Denoise)
     }
     assert used == document.graphs.keys()
+
+
+def test_no_weight_is_stored_twice(tiny: Any) -> None:
+    """Small tensors stay in the graphs; the others have one place in one file each."""
+    places: dict[bytes, set[tuple[str, int]]] = {}
+    files = set()
+    for path in (tiny.folder / "graphs").glob("*.onnx"):
+        model = onnx.load(path, load_external_data=False)
+        for tensor in filter(uses_external_data, model.graph.initializer):
+            info = ExternalDataInfo(tensor)
+            with (path.parent / info.location).open("rb") as file:
+                file.seek(info.offset)
+                data = file.read(info.length)
+            assert len(data) == info.length > 0
+            places.setdefault(data, set()).add((info.location, info.offset))
+            files.add(info.location)
+    assert all(len(place) == 1 for place in places.values())
+    assert files == {path.name for path in (tiny.folder / "graphs").glob("*.data")}
+    stored = sum((tiny.folder / "graphs" / name).stat().st_size for name in files)
+    assert stored < 1.2 * sum(map(len, places)) + 1000 * len(places)
+
+
+def test_only_the_modes_that_are_wanted(tiny_text2video_zero: Any, tmp_path: Path) -> None:
+    cascade = tiny_text2video_zero.cascade
+    written = write_folder(cascade, tmp_path / "c", name="c", system="s", modes=["image"])
+    assert list(written.modes) == ["image"]
+    assert sorted(written.graphs) == ["decode", "text_encoder", "unet"]
+    assert edgereel.load(tmp_path / "c", backend="ort")("a", steps=1).frames.shape[0] == 1
+    with pytest.raises(
+        InputError, match=r"--mode film: .* no such mode; expected one of video, im"
+    ):
+        write_folder(cascade, tmp_path / "d", name="d", system="s", modes=["image", "film"])
+    assert not (tmp_path / "d").exists()
 
 
 def test_golden_vectors_pass(tiny: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from edgereel.errors import InputError
 from edgereel.plan import Mode
+from edgereel_export.diffusers_folder import Tokens
 from edgereel_export.graph import Graph
 
 from .extras import NO_EXTRAS, Extras
@@ -26,9 +28,9 @@ SYSTEMS = {
 class Cascade(Protocol):
     """A loaded cascade, ready to be written as a folder."""
 
-    tokenizer: str  # a tokenizers JSON
-    length: int
-    pad_id: int
+    @property
+    def tokenizers(self) -> Mapping[str, Tokens]:
+        """What turns texts into ids, by the name that `tokenize` ops use."""
 
     def graphs(self) -> dict[str, Graph]:
         """Every graph by name, with example inputs."""

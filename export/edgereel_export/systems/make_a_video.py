@@ -22,6 +22,7 @@ from edgereel.errors import InputError
 from edgereel.levels import alphas_cumprod_cosine, shift_alphas_cumprod
 from edgereel.plan import Mode
 from edgereel_export.checkpoints import fill, read_config, read_weights
+from edgereel_export.diffusers_folder import Tokens
 from edgereel_export.graph import Graph
 from edgereel_export.modules import glue
 from edgereel_export.modules.prior import Prior, PriorConfig
@@ -45,13 +46,17 @@ class MakeAVideo:
 
     profile: Profile
     networks: dict[str, nn.Module]
-    tokenizer: str
-    pad_id: int
+    tokens: Tokens
+
+    @property
+    def tokenizers(self) -> dict[str, Tokens]:
+        """The one for prompts."""
+        return {"bpe": self.tokens}
 
     @property
     def length(self) -> int:
         """Tokens of a prompt."""
-        return self.prior.config.tokens
+        return self.tokens.length
 
     @property
     def prior(self) -> Prior:
@@ -239,7 +244,10 @@ def load(checkpoint: Path, extras: Extras = NO_EXTRAS) -> MakeAVideo:
         raise InputError(f"checkpoint: {place} is missing. Copy the checkpoint again.")
     networks = {name: _network(checkpoint / name, name) for name in _KINDS}
     pad = read_config(checkpoint / "text_encoder").get("pad_token_id", 0)
-    return MakeAVideo(profile, networks, place.read_text(encoding="utf-8"), int(pad))
+    text = place.read_text(encoding="utf-8")
+    prior = networks["prior"]
+    assert isinstance(prior, Prior)
+    return MakeAVideo(profile, networks, Tokens(text, prior.config.tokens, int(pad)))
 
 
 def _text_encoder(config: dict[str, Any]) -> nn.Module:

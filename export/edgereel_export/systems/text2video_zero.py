@@ -57,19 +57,14 @@ class Text2VideoZero:
     controlnets: Mapping[str, SDControlNet]
 
     @property
-    def tokenizer(self) -> str:
-        """A tokenizers JSON."""
-        return self.tokens.json
+    def tokenizers(self) -> dict[str, diffusers_folder.Tokens]:
+        """The one for prompts."""
+        return {"bpe": self.tokens}
 
     @property
     def length(self) -> int:
         """Tokens of a prompt."""
         return self.tokens.length
-
-    @property
-    def pad_id(self) -> int:
-        """What a prompt is filled with."""
-        return self.tokens.pad_id
 
     @property
     def factor(self) -> int:
