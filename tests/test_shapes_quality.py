@@ -35,6 +35,7 @@ def imported(name: str) -> ModuleType:
 
 quality, truth, measuring = map(imported, ("shapes_quality", "shapes_truth", "shapes_measure"))
 speed, results = imported("shapes_speed"), imported("shapes_results")
+zero = imported("zero_quality")
 
 
 @pytest.fixture(autouse=True)
@@ -168,3 +169,20 @@ def test_speed_imports_nothing_large_before_its_processes() -> None:
         [sys.executable, "-c", code], cwd=BENCHMARKS, capture_output=True, text=True, check=True
     )
     assert done.stdout == "set()\n"
+
+
+@pytest.mark.parametrize("start", [60, 2])
+@pytest.mark.parametrize("asked", [(12.0, 0.0), (-12.0, 0.0), (0.0, 24.0), (12.0, -8.0)])
+def test_motion_of_a_view_is_measured_where_a_shape_leaves_it_too(
+    start: int, asked: tuple[float, float]
+) -> None:
+    """A square of 30 pixels that moves against the view, 128 pixels being 512."""
+    canvas = np.full((8, 384, 384, 3), 16, np.uint8)
+    for k in range(8):
+        x, y = (round(start + 128 - k * along / 4) for along in asked)
+        canvas[k, y : y + 30, x : x + 30] = 240
+    frames = canvas[:, 128:256, 128:256]
+    assert zero.moved(frames, asked) == pytest.approx(1.0, abs=0.03)
+    assert zero.moved(frames[[0] * 8], asked) == pytest.approx(0.0, abs=0.03)
+    assert zero.moved(frames[::-1], asked) < 0.9
+    assert zero.moved(canvas[:, :128, :128], asked) is None

@@ -129,6 +129,7 @@ def _refuse(options: argparse.Namespace, *names: str) -> None:
 
 def _export(options: argparse.Namespace) -> Path:
     """The folder of the exported cascade."""
+    from .chosen import choose, read_defaults
     from .folder import check_out, write_folder
     from .systems import system
     from .systems.extras import read_extras
@@ -142,7 +143,9 @@ def _export(options: argparse.Namespace) -> Path:
     out: Path = options.out or Path("engines") / label
     _make_folder(out.parent)
     check_out(out)  # before a long load
-    cascade = module.load(checkpoint, read_extras(options.lora, options.controlnet))
+    extras = read_extras(options.lora, options.controlnet, options.mode)
+    cascade = module.load(checkpoint, extras)
+    modes = choose(cascade.modes(), options.mode, read_defaults(checkpoint))
     with tqdm(unit="graph", desc="export") as bar:
 
         def progress(graph: str, done: int, total: int) -> None:
@@ -150,7 +153,7 @@ def _export(options: argparse.Namespace) -> Path:
             bar.set_postfix_str(graph, refresh=False)
             bar.update(done - bar.n)
 
-        write_folder(cascade, out, name=label, system=name, modes=options.mode, progress=progress)
+        write_folder(cascade, out, name=label, system=name, modes=modes, progress=progress)
     print(f"{out}: cascade {label}, ready for `edgereel generate {out}`")
     return out
 

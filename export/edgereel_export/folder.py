@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from edgereel import plan
-from edgereel.errors import InputError, OutputError
+from edgereel.errors import OutputError
 from edgereel.files import all_or_nothing, check_place
 
 from .graph import export, fitting
@@ -27,7 +27,7 @@ def write_folder(
     *,
     name: str,
     system: str,
-    modes: Collection[str] = (),
+    modes: Mapping[str, plan.Mode] | None = None,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> plan.Plan:
     """The plan of `cascade`, written with everything it needs as the folder `out`.
@@ -40,11 +40,11 @@ def write_folder(
         out: the folder to make.
         name: name of the cascade.
         system: name of the system.
-        modes: the modes to keep, with the graphs they use; none = all.
+        modes: those of the cascade that are kept, with the graphs they use; None = all.
         progress: called with (graph, graphs done, graphs in all).
 
     Raises:
-        InputError: the stages do not fit together, or there is no such mode.
+        InputError: the stages do not fit together.
         OutputError: `out` cannot be written, or is something else than a cascade folder.
         EngineError: a graph differs from PyTorch.
     """
@@ -52,8 +52,8 @@ def write_folder(
     with all_or_nothing(out) as folder:
         graphs, weights = {}, SharedWeights()
         with fitting("the cascade"):
-            chosen = _chosen(cascade.modes(), modes)
-            used = {op.graph for op in _ops(chosen) if isinstance(op, plan.Run | plan.Denoise)}
+            modes = modes or cascade.modes()
+            used = {op.graph for op in _ops(modes) if isinstance(op, plan.Run | plan.Denoise)}
             sources = {key: graph for key, graph in cascade.graphs().items() if key in used}
         for done, (key, graph) in enumerate(sources.items()):
             progress(key, done, len(sources))
@@ -79,7 +79,7 @@ def write_folder(
             graphs=graphs,
             schedules=schedules,
             tokenizers=tokenizers,
-            modes=chosen,
+            modes=dict(modes),
         )
         (folder / "plan.json").write_bytes(plan.encode(document))
         if (out / "builds").is_dir():
@@ -87,17 +87,7 @@ def write_folder(
     return plan.load(out)
 
 
-def _chosen(known: dict[str, plan.Mode], wanted: Collection[str]) -> dict[str, plan.Mode]:
-    """The modes that are wanted, the first of them the default; all if none is named."""
-    if unknown := sorted(set(wanted) - known.keys()):
-        raise InputError(
-            f"--mode {unknown[0]}: this checkpoint has no such mode; expected one of "
-            f"{', '.join(known)}. Choose from these, or leave it out for all."
-        )
-    return {name: known[name] for name in dict.fromkeys(wanted)} or known
-
-
-def _ops(modes: dict[str, plan.Mode]) -> Iterator[plan.Op]:
+def _ops(modes: Mapping[str, plan.Mode]) -> Iterator[plan.Op]:
     return (op for mode in modes.values() for stage in mode.stages for op in stage.ops)
 
 

@@ -22,7 +22,7 @@ from edgereel.plan import (
     VideoParam,
 )
 
-__all__ = ["ParamValue", "fill_params"]
+__all__ = ["ParamValue", "checked", "fill_params"]
 
 ParamValue = str | int | float | NDArray[Any]
 LARGEST = float(np.finfo(np.float32).max)
@@ -55,7 +55,7 @@ def fill_params(mode: Mode, given: Mapping[str, object]) -> dict[str, ParamValue
             )
         spelled[name], values[name] = word, value
     return {
-        name: _checked(spelled.get(name, name), param, values.get(name, param.default))
+        name: checked(spelled.get(name, name), param, values.get(name))
         for name, param in mode.params.items()
     }
 
@@ -67,8 +67,13 @@ def _unknown(word: str, mode: Mode) -> InputError:
     return InputError(f"there is no param {word!r}; expected one of {', '.join(words)}. {hint}")
 
 
-def _checked(word: str, param: Param, value: object) -> ParamValue:
-    """`value` in the type of the param."""
+def checked(word: str, param: Param, value: object) -> ParamValue:
+    """`value` in the type of the param, or its default if it is None.
+
+    Raises:
+        InputError: beginning with `word`; it is missing, of another type or out of range.
+    """
+    value = param.default if value is None else value
     if value is None:
         about = f" ({param.description})" if param.description else ""
         raise InputError(f"{word}{about} is missing; expected {_kind(param)}. Give it a value.")

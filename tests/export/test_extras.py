@@ -108,7 +108,7 @@ def test_the_background_is_smoothed_as_published() -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--size", "xl"], "--size is xl; expected --checkpoint DIR"),
+        (["--size", "xl"], "--size is xl; expected one of shapes, or --checkpoint DIR"),
         (["--checkpoint", "model.safetensors"], "is a single file"),
         (["--checkpoint", "base", "--lora", "gone"], "gone is no file, nor a folder with one"),
         (["--checkpoint", "base", "--controlnet", "canny=base"], "is a whole pipeline"),

@@ -1,14 +1,13 @@
-"""The trained cascade that comes with Edgereel. Alone: pytest tests/export/test_shapes.py
+"""The trained cascades that come with Edgereel. Alone: pytest tests/export/test_shapes.py
 
-It is exported once; what its videos show is read from their pixels by benchmarks/shapes_measure.py.
-The figures over all prompts are the benchmark's (benchmarks/shapes_quality.py); here a few prompts
-prove that checkpoint, exporter and runtime belong together.
+Each is exported once; what its videos show is read from their pixels by shapes_measure.py. The
+figures over all prompts are those of benchmarks/shapes_quality.py and zero_quality.py; here a few
+prompts prove that checkpoint, exporter and runtime belong together.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import sys
+import importlib
 from pathlib import Path
 from types import ModuleType
 
@@ -29,14 +28,11 @@ pytestmark = [pytest.mark.torch, pytest.mark.slow]
 PLAIN = {"pixels": "-", "frame_batch": "Float", "keep_known": "Float"}
 
 
-def _measuring() -> ModuleType:
-    path = Path(__file__).parents[2] / "benchmarks" / "shapes_measure.py"
-    spec = importlib.util.spec_from_file_location("shapes_measure", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["shapes_measure"] = module
-    spec.loader.exec_module(module)
-    return module
+def _script(name: str) -> ModuleType:
+    """A script of benchmarks/, found as when it is run: by its folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+        return importlib.import_module(name)
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +52,21 @@ def test_a_video_shows_its_prompt(
     words = "standing still" if motion == "still" else f"moving {motion}"
     video = load(shapes, backend="ort")(f"a {colour} {shape} {words}", seed=seed)
     assert video.frames.shape == (76, 192, 192, 3)
-    seen = _measuring().measure(video.frames)
+    seen = _script("shapes_measure").measure(video.frames)
     assert (seen.colour, seen.shape, seen.motion) == (colour, shape, motion)
+
+
+def test_text2video_zero_moves_the_view(tmp_path: Path) -> None:
+    """A shape keeps colour and form while the view moves, with the checkpoint's own defaults."""
+    folder = tmp_path / "zero"
+    assert build_cli.main(["text2video-zero", "--size", "shapes", "--out", str(folder)]) == 0
+    cascade = load(folder, backend="ort")
+    asked = {"motion_x": 12.0, "motion_y": -8.0}
+    video = cascade("a yellow square", seed=10, steps=25, **asked)
+    seen = _script("shapes_measure").measure(video.frames)
+    assert (seen.colour, seen.shape, seen.empty) == ("yellow", "square", 0)
+    moved = _script("zero_quality").moved(video.frames, tuple(asked.values()))
+    assert moved == pytest.approx(1.0, abs=0.2)
 
 
 def test_another_machine_makes_almost_the_same_video(

@@ -27,6 +27,7 @@ from edgereel.errors import EngineError, InputError  # noqa: E402
 from edgereel.interpreter import Interpreter  # noqa: E402
 from edgereel.params import fill_params  # noqa: E402
 from edgereel_export import graph as graphs  # noqa: E402
+from edgereel_export.chosen import choose  # noqa: E402
 from edgereel_export.folder import write_folder  # noqa: E402
 from edgereel_export.graph import Graph, export  # noqa: E402
 from edgereel_export.systems import SYSTEMS, system  # noqa: E402
@@ -87,15 +88,33 @@ def test_no_weight_is_stored_twice(tiny: Any) -> None:
 
 def test_only_the_modes_that_are_wanted(tiny_text2video_zero: Any, tmp_path: Path) -> None:
     cascade = tiny_text2video_zero.cascade
-    written = write_folder(cascade, tmp_path / "c", name="c", system="s", modes=["image"])
+    modes = choose(cascade.modes(), ["image"], {"steps": 2, "t0": 5})
+    assert modes["image"].params["steps"].default == 2
+    written = write_folder(cascade, tmp_path / "c", name="c", system="s", modes=modes)
     assert list(written.modes) == ["image"]
     assert sorted(written.graphs) == ["decode", "text_encoder", "unet"]
-    assert edgereel.load(tmp_path / "c", backend="ort")("a", steps=1).frames.shape[0] == 1
-    with pytest.raises(
-        InputError, match=r"--mode film: .* no such mode; expected one of video, im"
-    ):
-        write_folder(cascade, tmp_path / "d", name="d", system="s", modes=["image", "film"])
-    assert not (tmp_path / "d").exists()
+    assert edgereel.load(tmp_path / "c", backend="ort")("a").frames.shape[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("wanted", "defaults", "told"),
+    [
+        (
+            ["image", "film"],
+            {},
+            "--mode film: this checkpoint has no such mode; expected one of vi",
+        ),
+        ([], {"masks": "a"}, "defaults.json names 'masks', which no mode has; expected some of"),
+        ([], {"steps": 0}, "checkpoint: steps in defaults.json is 0; expected a whole number"),
+        ([], {"height": 65}, "height in defaults.json is 65; expected a multiple of"),
+        ([], {"guidance": "7"}, "guidance in defaults.json is '7'; expected a number"),
+    ],
+)
+def test_wrong_choices_are_refused(
+    tiny_text2video_zero: Any, wanted: list[str], defaults: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(InputError, match=told):
+        choose(tiny_text2video_zero.cascade.modes(), wanted, defaults)
 
 
 def test_golden_vectors_pass(tiny: Any) -> None:

@@ -23,6 +23,7 @@ __all__ = [
     "PictureLatents",
     "SmoothBackground",
     "TextStates",
+    "unit_pictures",
 ]
 
 _GRID = 512  # side of the grid that motion is given on, whatever the size of the video
@@ -116,17 +117,29 @@ class SmoothBackground(nn.Module):
 
 
 class LatentPictures(nn.Module):
-    """Latents to pictures: scaled, decoded, and cut to levels as the published code does."""
+    """Latents to pictures: scaled, decoded, and made levels as the published code does.
 
-    def __init__(self, vae: SDVAE) -> None:
+    Args:
+        vae: the autoencoder.
+        rounded: to the nearest level instead of the one below.
+    """
+
+    def __init__(self, vae: SDVAE, *, rounded: bool = False) -> None:
         super().__init__()
         self.decode, self.scale = SDDecoder(vae), vae.config.scaling_factor
+        self.offset = 0.5 if rounded else 0.0
 
     def forward(self, x: Tensor) -> Tensor:
         """f32 [K, 4, h, w] -> u8 [K, H, W, 3]."""
         pictures: Tensor = self.decode(x / self.scale)
-        levels = (pictures / 2 + 0.5).clamp(0, 1) * 255
+        levels = (pictures / 2 + 0.5).clamp(0, 1) * 255 + self.offset
         return levels.permute(0, 2, 3, 1).to(torch.uint8)
+
+
+def unit_pictures(frames: Tensor) -> Tensor:
+    """u8 [K, H, W, 3] -> f32 [K, 3, H, W] in -1..1."""
+    # a float first of all: TensorRT does nothing else to bytes
+    return frames.float().permute(0, 3, 1, 2) / 127.5 - 1
 
 
 class PictureLatents(nn.Module):
@@ -138,8 +151,7 @@ class PictureLatents(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """u8 [K, H, W, 3] -> f32 [K, 4, h, w]."""
-        pictures = frames.float().permute(0, 3, 1, 2) / 127.5 - 1
-        latents: Tensor = self.encode(pictures)
+        latents: Tensor = self.encode(unit_pictures(frames))
         return latents
 
 

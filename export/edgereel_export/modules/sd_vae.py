@@ -142,8 +142,12 @@ class SDEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """f32 [K, 3, 8h, 8w] in -1..1 -> f32 [K, 4, h, w]."""
-        moments: Tensor = self.quant_conv(self.encoder(x))
-        return moments.chunk(2, dim=1)[0]
+        return self.moments(x)[0]
+
+    def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the posterior, both f32 [K, 4, h, w]."""
+        mean, logvar = self.quant_conv(self.encoder(x)).chunk(2, dim=1)
+        return mean, (logvar.clamp(-30, 20) / 2).exp()
 
 
 class SDDecoder(nn.Module):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,10 +13,14 @@ __all__ = ["NO_EXTRAS", "Extras", "read_extras"]
 
 @dataclass(frozen=True)
 class Extras:
-    """LoRA files with their strengths, merged in order, and ControlNet folders by mode."""
+    """LoRA files with their strengths, merged in order, and ControlNet folders by mode.
+
+    `modes` are those that the cascade is to have, so that nothing else need be loaded; none = all.
+    """
 
     loras: tuple[tuple[Path, float], ...] = ()
     controlnets: Mapping[str, Path] = field(default_factory=dict)
+    modes: tuple[str, ...] = ()
 
     def refuse(self, system: str) -> None:
         """Raises InputError if anything is given, for a system that can use nothing of it."""
@@ -30,8 +34,10 @@ class Extras:
 NO_EXTRAS = Extras()
 
 
-def read_extras(loras: list[str], controlnets: list[str]) -> Extras:
-    """The extras of the flags `--lora FILE[:STRENGTH]` and `--controlnet MODE=DIR`.
+def read_extras(
+    loras: Sequence[str] = (), controlnets: Sequence[str] = (), modes: Sequence[str] = ()
+) -> Extras:
+    """The extras of the flags `--lora FILE[:STRENGTH]`, `--controlnet MODE=DIR` and `--mode`.
 
     Raises:
         InputError: a flag is not of that form, or a mode is given twice.
@@ -46,7 +52,7 @@ def read_extras(loras: list[str], controlnets: list[str]) -> Extras:
                 f"Correct it."
             )
         found[mode] = Path(folder)
-    return Extras(tuple(_lora(text) for text in loras), found)
+    return Extras(tuple(_lora(text) for text in loras), found, tuple(modes))
 
 
 def _lora(text: str) -> tuple[Path, float]:

@@ -26,7 +26,6 @@ from edgereel.plan import (
 )
 
 __all__ = [
-    "GUIDANCE",
     "SIZES",
     "Facts",
     "chunk_params",
@@ -34,6 +33,7 @@ __all__ = [
     "denoise_op",
     "f32",
     "given_video",
+    "guidance_of",
     "latent_sizes",
     "latents",
     "prompts",
@@ -48,13 +48,13 @@ __all__ = [
 class Facts(NamedTuple):
     """What the checkpoint decides.
 
-    length: tokens of a prompt. width: of text states. side: default height and width in pixels.
+    length: tokens of a prompt. width: of text states. size: default height and width in pixels.
     factor: pixels per latent. multiple: of height and width. spacing, final: of DDIM.
     """
 
     length: int
     width: int
-    side: int
+    size: tuple[int, int]
     factor: int
     multiple: int
     spacing: Spacing
@@ -72,22 +72,23 @@ def prompts(append: str = "", negative: str = "") -> dict[str, Any]:
     return {"params": params, "rows": rows}
 
 
-def sampling_params(steps: int, guidance: float) -> dict[str, Param]:
-    """Steps and guidance, with their defaults."""
+def sampling_params(steps: int, guidance: float, stage: str = "") -> dict[str, Param]:
+    """Steps and guidance, with their defaults; those of another `stage` end in its name."""
+    end, of = (f".{stage}", f" of {stage}") if stage else ("", "")
     return {
-        "steps": IntParam(
-            description="steps of the sampler",
+        f"steps{end}": IntParam(
+            description=f"steps of the sampler{of}",
             default=steps,
             min=1,
             max=1000,
-            aliases=("num_inference_steps",),
+            aliases=() if stage else ("num_inference_steps",),
         ),
-        "guidance": FloatParam(
-            description="how strongly the video follows the prompt; 1 turns guidance off",
+        f"guidance{end}": FloatParam(
+            description=f"how strongly the video{of} follows the prompt; 1 turns guidance off",
             default=guidance,
             min=0.0,
             max=50.0,
-            aliases=("guidance_scale",),
+            aliases=() if stage else ("guidance_scale",),
         ),
     }
 
@@ -95,17 +96,17 @@ def sampling_params(steps: int, guidance: float) -> dict[str, Param]:
 def size_params(facts: Facts) -> dict[str, Param]:
     """Height and width in pixels."""
 
-    def side(name: str) -> IntParam:
+    def side(name: str, default: int) -> IntParam:
         low, most = facts.multiple, 2048 // facts.multiple * facts.multiple
         return IntParam(
             description=f"{name} in pixels",
-            default=facts.side,
+            default=default,
             min=low,
             max=most,
             multiple=facts.multiple,
         )
 
-    return {"height": side("height"), "width": side("width")}
+    return {n: side(n, d) for n, d in zip(("height", "width"), facts.size, strict=True)}
 
 
 def chunk_params() -> dict[str, Param]:
@@ -146,7 +147,7 @@ def given_video(description: str, facts: Facts, **more: Any) -> dict[str, Param]
         ),
         "resolution": IntParam(
             description="larger side in pixels",
-            default=facts.side,
+            default=max(facts.size),
             min=facts.multiple,
             max=2048 // facts.multiple * facts.multiple,
             multiple=facts.multiple,
@@ -189,10 +190,12 @@ def text_stage(row: str | None = None) -> Stage:
     )
 
 
-GUIDANCE = Guidance(
-    rows="text",
-    weights=(Weight(const=1.0, params={"guidance": -1.0}), Weight(params={"guidance": 1.0})),
-)
+def guidance_of(stage: str = "") -> Guidance:
+    """Two rows of texts, the unconditional one first, weighed by the guidance of a stage."""
+    end = f".{stage}" if stage else ""
+    scale = f"guidance{end}"
+    weights = (Weight(const=1.0, params={scale: -1.0}), Weight(params={scale: 1.0}))
+    return Guidance(rows=f"text{end}", weights=weights)
 
 
 def denoise_op(facts: Facts, x: str, out: str, **more: Any) -> Denoise:
@@ -207,7 +210,7 @@ def denoise_op(facts: Facts, x: str, out: str, **more: Any) -> Denoise:
         "eta": 0.0,
         "final": facts.final,
         "variance": "fixed_small",
-        "guidance": GUIDANCE,
+        "guidance": guidance_of(),
         "noise": "z",
     }
     return Denoise(x=x, out=out, **(given | more))

@@ -29,16 +29,18 @@ from edgereel_export.modules.sd_config import SDControlNetConfig, SDUNetConfig, 
 from edgereel_export.modules.sd_controlnet import SDControlNet
 from edgereel_export.modules.sd_unet import SDUNet
 from edgereel_export.modules.sd_vae import SDVAE, modern_vae_keys
+from edgereel_export.shapes.networks import LATENT
 from edgereel_export.step import StepConfig, step_graph
 
+from .examples import ids, pictures, randn
 from .extras import NO_EXTRAS, Extras
 from .sd_plan import Facts
 from .text2video_zero_given import CONTROLS, edit_modes
-from .text2video_zero_plan import Levels, modes
+from .text2video_zero_plan import modes
 
 __all__ = ["CHECKPOINTS", "Text2VideoZero", "load", "tiny"]
 
-CHECKPOINTS: dict[str, Path] = {}  # --size NAME: none comes with Edgereel yet
+CHECKPOINTS = {"shapes": LATENT}  # --size NAME: checkpoints that come with Edgereel
 _EXAMPLE = 3, 16, 24  # frames, latent height and width of the example inputs
 _IMAGE = {2: "h", 3: "w"}  # free axes of latents
 _PICTURE = {0: "K", 1: "H", 2: "W"}
@@ -79,25 +81,14 @@ class Text2VideoZero:
         table = self.scheduler.alphas_cumprod()
         return {"trained": table, "entering": np.concatenate([[(1 + table[0]) / 2], table[:-1]])}
 
-    def _levels(self) -> Levels:
-        """The published 881 and 941, which were chosen for latents of 64 by 64.
-
-        Fewer latents tell less at the same noise: n by n of them are as far from clean where
-        their signal-to-noise ratio is (64 / n)^2 times as high.
-        """
-        table = self.scheduler.alphas_cumprod()
-        ratio = table / (1 - table)
-        more = max(1.0, 64 / self.unet.config.sample_size) ** 2
-        t0, t1 = (int(np.searchsorted(-ratio, -ratio[t] * more)) for t in (881, 941))
-        return Levels(t0, t1)
-
     def modes(self) -> dict[str, Mode]:
         """What a user can ask for."""
         levels = len(self.unet.config.block_out_channels)
+        side = self.unet.config.sample_size * self.factor
         facts = Facts(
             self.length,
             self.unet.config.cross_attention_dim,
-            self.unet.config.sample_size * self.factor,
+            (side, side),
             self.factor,
             self.factor * 2 ** (levels - 1),
             self.scheduler.spacing,
@@ -106,20 +97,20 @@ class Text2VideoZero:
         if self.kind == "instruct-pix2pix":
             return edit_modes(facts)
         widths = {n: c.config.block_out_channels[0] for n, c in self.controlnets.items()}
-        return modes(facts, self._levels(), widths)
+        return modes(facts, widths)
 
     def graphs(self) -> dict[str, Graph]:
         """Every graph with example inputs; guidance rows, frames, height and width are free."""
         shared = {
             "text_encoder": Graph(
                 glue.TextStates(self.text_encoder),
-                {"ids": torch.randint(0, 200, (2, self.length), generator=_generator())},
+                {"ids": ids(2, self.length)},
                 ("states",),
                 {"ids": {0: "G"}, "states": {0: "G"}},
             ),
             "decode": Graph(
                 glue.LatentPictures(self.vae),
-                {"x": _randn(2, 4, *_EXAMPLE[1:])},
+                {"x": randn(2, 4, *_EXAMPLE[1:])},
                 ("frames",),
                 {"x": {0: "K", **_IMAGE}, "frames": _PICTURE},
             ),
@@ -136,25 +127,24 @@ class Text2VideoZero:
             name: torch.full((frames,), v) for name, v in (("motion_x", 40.0), ("motion_y", -90.0))
         }
         by_frame = {"motion_x": {0: "F"}, "motion_y": {0: "F"}}
-        pixels = (frames, height * self.factor, width * self.factor, 3)
-        masks = torch.randint(0, 256, pixels, dtype=torch.uint8, generator=_generator())
+        masks = pictures(frames, height * self.factor, width * self.factor, 3)
         return {
             "unet": self._step(self.unet, {}),
             "motion": Graph(
                 glue.MotionField(),
-                {"anchor": _randn(*one), **motion},
+                {"anchor": randn(*one), **motion},
                 ("moved",),
                 {"anchor": _IMAGE, "moved": latents, **by_frame},
             ),
             "keep_anchor": Graph(
                 glue.KeepAnchor(),
-                {"frames": _randn(*many), "anchor": _randn(*one)},
+                {"frames": randn(*many), "anchor": randn(*one)},
                 ("out",),
                 {"frames": latents, "anchor": _IMAGE, "out": latents},
             ),
             "smooth": Graph(
                 glue.SmoothBackground(self.factor),
-                {"x": _randn(*many), "masks": masks, **motion, "keep": torch.tensor([0.4])},
+                {"x": randn(*many), "masks": masks, **motion, "keep": torch.tensor([0.4])},
                 ("out",),
                 {"x": latents, "masks": {0: "F", 1: "H", 2: "W"}, "out": latents, **by_frame},
             ),
@@ -165,13 +155,13 @@ class Text2VideoZero:
         frames, height, width = _EXAMPLE
         for name, controlnet in self.controlnets.items():
             first = controlnet.config.block_out_channels[0]
-            conditions = {"seen": _randn(frames, first, height, width), "scale": torch.ones(1)}
+            conditions = {"seen": randn(frames, first, height, width), "scale": torch.ones(1)}
             graphs[f"{name}_picture"] = self._pictures(glue.ControlPicture(controlnet), "seen")
             graphs[f"unet_{name}"] = self._step(glue.Controlled(self.unet, controlnet), conditions)
         return graphs
 
     def _edit_graphs(self) -> dict[str, Graph]:
-        conditions = {"image": _randn(_EXAMPLE[0], 4, *_EXAMPLE[1:]), "index": torch.tensor([0, 2])}
+        conditions = {"image": randn(_EXAMPLE[0], 4, *_EXAMPLE[1:]), "index": torch.tensor([0, 2])}
         return {
             "encode": self._pictures(glue.PictureLatents(self.vae), "x"),
             "unet": self._step(glue.Edited(self.unet), conditions),
@@ -179,14 +169,13 @@ class Text2VideoZero:
 
     def _pictures(self, module: nn.Module, out: str) -> Graph:
         """A graph from pictures u8 [K, H, W, 3] to `out` f32 [K, C, h, w]."""
-        shape = (2, _EXAMPLE[1] * self.factor, _EXAMPLE[2] * self.factor, 3)
-        pictures = torch.randint(0, 256, shape, dtype=torch.uint8, generator=_generator())
+        frames = pictures(2, _EXAMPLE[1] * self.factor, _EXAMPLE[2] * self.factor, 3)
         free = {"frames": _PICTURE, out: {0: "K", **_IMAGE}}
-        return Graph(module, {"frames": pictures}, (out,), free)
+        return Graph(module, {"frames": frames}, (out,), free)
 
     def _step(self, network: nn.Module, more: Mapping[str, Tensor]) -> Graph:
         """The denoise graph of a network with text states and `more` conditions."""
-        states = _randn(2, self.length, self.unet.config.cross_attention_dim)
+        states = randn(2, self.length, self.unet.config.cross_attention_dim)
         latents = {0: "K", **_IMAGE}
         free = {
             "x": latents,
@@ -198,14 +187,6 @@ class Text2VideoZero:
         step = StepConfig(self.scheduler.prediction)  # latents are never clipped
         shape = (_EXAMPLE[0], 4, *_EXAMPLE[1:])
         return step_graph(network, step, shape, {"states": states, **more}, free)
-
-
-def _generator() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
-
-
-def _randn(*shape: int) -> Tensor:
-    return torch.randn(shape, generator=_generator())
 
 
 def load(checkpoint: Path, extras: Extras = NO_EXTRAS) -> Text2VideoZero:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from edgereel.plan import (
     Each,
@@ -41,28 +40,20 @@ from .sd_plan import (
 )
 from .text2video_zero_given import controlled
 
-__all__ = ["Levels", "modes"]
+__all__ = ["modes"]
 
 
-class Levels(NamedTuple):
-    """The timesteps at which frames are moved (t0) and up to which they get noise again (t1)."""
-
-    t0: int
-    t1: int
-
-
-def modes(facts: Facts, levels: Levels, controls: Mapping[str, int]) -> dict[str, Mode]:
+def modes(facts: Facts, controls: Mapping[str, int]) -> dict[str, Mode]:
     """The modes of a text-to-image checkpoint, and one per ControlNet.
 
     Args:
         facts: of the checkpoint.
-        levels: their defaults.
         controls: width of the control pictures' first features, by mode.
     """
     return {
-        "video": _video(facts, levels),
+        "video": _video(facts),
         "image": _image(facts),
-        "smooth": _smooth(facts, levels),
+        "smooth": _smooth(facts),
         **{name: controlled(name, width, facts) for name, width in controls.items()},
     }
 
@@ -80,7 +71,7 @@ def _frames(default: int = 8) -> dict[str, Param]:
     }
 
 
-def _motion(levels: Levels) -> dict[str, Param]:
+def _motion() -> dict[str, Param]:
     def axis(name: str) -> FloatParam:
         return FloatParam(
             description=f"how far the view moves along {name} per frame, in 512ths of the side",
@@ -96,8 +87,8 @@ def _motion(levels: Levels) -> dict[str, Param]:
     return {
         "motion_x": axis("x"),
         "motion_y": axis("y"),
-        "t0": level("timestep at which the frames are moved", levels.t0),
-        "t1": level("timestep up to which they get noise again; above t0", levels.t1),
+        "t0": level("timestep at which the frames are moved", 881),
+        "t1": level("timestep up to which they get noise again; above t0", 941),
     }
 
 
@@ -194,7 +185,7 @@ def _video_values(facts: Facts) -> dict[str, TensorSpec]:
     }
 
 
-def _video(facts: Facts, levels: Levels) -> Mode:
+def _video(facts: Facts) -> Mode:
     texts = prompts()
     return Mode(
         description="text to a video whose view moves on",
@@ -202,7 +193,7 @@ def _video(facts: Facts, levels: Levels) -> Mode:
         | sampling_params(50, 7.5)
         | size_params(facts)
         | _frames()
-        | _motion(levels),
+        | _motion(),
         sizes={**SIZES, **latent_sizes(facts), "F": Size(param="frames")},
         rows=texts["rows"],
         values=_video_values(facts),
@@ -211,9 +202,9 @@ def _video(facts: Facts, levels: Levels) -> Mode:
     )
 
 
-def _smooth(facts: Facts, levels: Levels) -> Mode:
+def _smooth(facts: Facts) -> Mode:
     """`video` once more, its background held together outside the masks of the foreground."""
-    video = _video(facts, levels)
+    video = _video(facts)
     params = dict(video.params)
     params["masks"] = VideoParam(
         description="white on the foreground of each frame of the same video made before",
