@@ -41,6 +41,34 @@ def missing(marker: str) -> str:
     return ""
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests that share what takes long to make stay in one process, the largest groups first."""
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
+    groups = [_group(item) for item in items]
+    for item, group in zip(items, groups, strict=True):
+        item.add_marker(pytest.mark.xdist_group(group))
+    order = {
+        item: (-_WEIGHT.get(group, 0), group) for item, group in zip(items, groups, strict=True)
+    }
+    items.sort(key=order.__getitem__)
+
+
+_WEIGHT = {"lavie": 3, "text2video-zero": 2, "make-a-video": 1}  # exports that many tests need
+
+
+def _group(item: pytest.Item) -> str:
+    """The system whose tiny cascade a test needs, or its file."""
+    call = getattr(item, "callspec", None)
+    if call is not None and "tiny" in call.params:
+        return str(call.params["tiny"])
+    needed = [name for name in getattr(item, "fixturenames", ()) if name.startswith("tiny_")]
+    for system in _WEIGHT:
+        if f"tiny_{system.replace('-', '_')}" in needed:
+            return system
+    return item.path.name
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for mark in item.iter_markers():
         if reason := missing(mark.name):

@@ -234,11 +234,11 @@ def test_save_delegates(cascade: edgereel.Cascade, tmp_path: Path) -> None:
 def test_fill_params_without_range(toy: Path) -> None:
     mode = load(toy).modes["video"]
     assert params.fill_params(mode, {"prompt": "x"})["fps"] == 8.0
-    huge = params._checked("x", IntParam(), 2**70)
+    huge = params.checked("x", IntParam(), 2**70)
     assert huge == 2**70
     with pytest.raises(InputError, match="x is 1e\\+39; expected a number"):
-        params._checked("x", FloatParam(), 1e39)
+        params.checked("x", FloatParam(), 1e39)
     with pytest.raises(InputError, match=r"expected a number of at least 2\.0"):
-        params._checked("x", FloatParam(min=2.0), 1)
+        params.checked("x", FloatParam(min=2.0), 1)
     with pytest.raises(InputError, match="expected a whole number of at most 2"):
-        params._checked("x", IntParam(max=2), 3)
+        params.checked("x", IntParam(max=2), 3)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +17,15 @@ from torch import Tensor, nn
 
 from edgereel.errors import InputError
 
-__all__ = ["fill", "read_config", "read_json", "read_tensors", "read_weights"]
+__all__ = [
+    "fill",
+    "read_config",
+    "read_json",
+    "read_tensors",
+    "read_values",
+    "read_weights",
+    "tensors_only",
+]
 
 _NAMES = (  # of a whole file at full precision; each may also be fp16 or in shards
     "diffusion_pytorch_model.safetensors",
@@ -79,21 +89,49 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         InputError: the file is missing or truncated, or holds more than tensors.
     """
+    return tensors_only(read_values(path), path)
+
+
+def read_values(path: Path, *allowed: type) -> object:
+    """What one file holds: tensors by key from safetensors, whatever was pickled from others.
+
+    Tensors of a pickle stay in the file until they are used, so those that nobody uses, say of an
+    optimiser, take no memory.
+
+    Args:
+        path: of the file.
+        allowed: classes that a pickle may hold besides tensors, numbers, text and their containers.
+
+    Raises:
+        InputError: the file is missing or truncated, or holds objects of other classes.
+    """
     _refuse_pointer(path)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        values = torch.load(path, map_location="cpu", weights_only=True)
+        mapped = zipfile.is_zipfile(path)  # others were written before torch 1.6
+        with torch.serialization.safe_globals(list(allowed)):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except (SafetensorError, RuntimeError, OSError, EOFError, ValueError) as error:
         raise InputError(
             f"checkpoint: {path} cannot be read ({_first_line(error)}); expected a complete weight "
             f"file. It may be half downloaded; copy it again."
         ) from None
     except Exception as error:  # torch's UnpicklingError has no public base of its own
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = f"it holds {found[1]}" if found else _first_line(error)
         raise InputError(
-            f"checkpoint: {path} is not a file of tensors only ({_first_line(error)}). Convert it "
-            f"to safetensors with the tool that wrote it."
+            f"checkpoint: {path} is not a file of tensors only ({what}). Convert it to safetensors "
+            f"with the tool that wrote it."
         ) from None
+
+
+def tensors_only(values: object, path: Path) -> dict[str, Tensor]:
+    """The values, which were read from `path`, as a state dict.
+
+    Raises:
+        InputError: they are something else.
+    """
     tensors = values.items() if isinstance(values, dict) else [("", values)]
     if not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in tensors):
         raise InputError(

@@ -4,6 +4,7 @@
     build.py make-a-video --checkpoint DIR   your own stages
     build.py text2video-zero --checkpoint DIR
                                              any Stable Diffusion 1.x in diffusers' layout
+    build.py lavie --checkpoint DIR          LaVie as it was published
     build.py compile engines/NAME            TensorRT engines for a folder that is there already
 
 Exit codes: 0 done; 1 something failed; 2 the command or a checkpoint is wrong; 130 interrupted.
@@ -50,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("system", metavar="SYSTEM", help="make-a-video, text2video-zero, shapes, or compile")
+    add("system", metavar="SYSTEM", help="make-a-video, text2video-zero, lavie, shapes, or compile")
     add("folder", nargs="?", type=Path, help="the cascade folder, for compile")
     add("--checkpoint", type=Path, metavar="DIR", help="top folder of the trained stages")
     add("--size", help="a checkpoint that comes with Edgereel, instead of --checkpoint")

@@ -7,18 +7,24 @@
       tokenizer/          vocab.json and merges.txt, or tokenizer.json
       scheduler/          scheduler_config.json
 
-A ControlNet comes as a folder of its own with config.json and weights.
+A ControlNet comes as a folder of its own with config.json and weights. Of the x4 upscaler of Stable
+Diffusion 2, which has the same layout and a `low_res_scheduler`, everything but the UNet is read.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
-from torch import Tensor
-from transformers import CLIPTokenizerFast  # type: ignore[attr-defined]  # made on demand in 5
+from torch import Tensor, nn
+from transformers import (  # type: ignore[attr-defined]  # the tokenizer is made on demand in 5
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTokenizerFast,
+)
 
 from edgereel.errors import InputError
 from edgereel_export.checkpoints import read_config, read_json, read_weights
@@ -29,6 +35,8 @@ __all__ = [
     "SchedulerConfig",
     "Tokens",
     "check_kind",
+    "check_upscaler",
+    "clip_text_model",
     "component",
     "controlnet",
     "scheduler",
@@ -43,11 +51,20 @@ _PARTS = {  # folder: start of the class that model_index.json gives for it
     "tokenizer": "CLIPTokenizer",
     "scheduler": "",
 }
+_UPSCALER_PARTS = {
+    "vae": "AutoencoderKL",
+    "text_encoder": "CLIPTextModel",
+    "tokenizer": "CLIPTokenizer",
+    "scheduler": "",
+    "low_res_scheduler": "DDPMScheduler",
+}
 _KINDS: dict[int, Kind] = {4: "text-to-image", 8: "instruct-pix2pix"}  # by channels of the UNet
 _EXPECTED = "expected a diffusers folder of Stable Diffusion 1.x, with model_index.json"
+_UPSCALER = "expected the diffusers folder of stable-diffusion-x4-upscaler, with model_index.json"
 _PLACES = (  # a name that gives a folder away, what the folder is, and what to do
     ("model_index.json", "a whole pipeline", "Give the folder of one part."),
     ("cascade.json", "a Make-A-Video checkpoint", "Build it as make-a-video."),
+    ("lavie_base.pt", "a LaVie checkpoint", "Build it as lavie."),
     ("plan.json", "a cascade that is exported already", "Run it with `edgereel generate`."),
     ("adapter_config.json", "a LoRA", "Give the folder of its base model."),
     ("pytorch_lora_weights.safetensors", "a LoRA", "Give the folder of its base model."),
@@ -62,21 +79,7 @@ def check_kind(folder: Path) -> Kind:
     Raises:
         InputError: it is something else, named in the message, or a part is missing.
     """
-    if not (folder / "model_index.json").is_file():
-        raise _refused(folder, *_told_apart(folder, "StableDiffusionPipeline"))
-    index = read_json(folder / "model_index.json")
-    for part, expected in _PARTS.items():
-        entry = index.get(part)
-        name = str(entry[1]) if isinstance(entry, list) and len(entry) == 2 else "None"
-        if not name.startswith(expected):
-            told = f"whose {part} is {name}, not {expected}"
-            raise _refused(folder, f"a {index.get('_class_name')} folder, {told}")
-    missing = [part for part in _PARTS if not (folder / part).is_dir()]
-    if missing:
-        raise InputError(
-            f"checkpoint: {folder} lacks {', '.join(missing)}; expected the folders "
-            f"{', '.join(_PARTS)}. Copy the checkpoint again."
-        )
+    _check_parts(folder, "StableDiffusionPipeline", _PARTS, _EXPECTED)
     config = read_config(folder / "unet")
     if family := _family(config):
         raise _refused(folder, family)
@@ -86,6 +89,20 @@ def check_kind(folder: Path) -> Kind:
         raise _refused(folder, f"{what} (its UNet has {channels} input channels)")
     _check_widths(folder, config.get("cross_attention_dim"))
     return _KINDS[channels]
+
+
+def check_upscaler(folder: Path, width: int) -> None:
+    """Nothing; the x4 upscaler in a folder was found to have all parts but perhaps its UNet.
+
+    Args:
+        folder: of the pipeline.
+        width: of the text states that the UNet to be used was made for.
+
+    Raises:
+        InputError: it is something else, named in the message, or a part is missing.
+    """
+    _check_parts(folder, "StableDiffusionUpscalePipeline", _UPSCALER_PARTS, _UPSCALER)
+    _check_widths(folder, width)
 
 
 def component(folder: Path, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -120,6 +137,24 @@ def controlnet(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if family := _family(config):
         raise _refused(folder, f"a ControlNet for {family}", "Choose another.", expected)
     return config, _float32(read_weights(folder))
+
+
+def clip_text_model(config: Mapping[str, Any], place: Path) -> nn.Module:
+    """The text model of a config.json that was read from the folder `place`, without weights.
+
+    Raises:
+        InputError: no such model can be made.
+    """
+    known = {key: value for key, value in config.items() if not key.startswith("_")}
+    try:
+        model: nn.Module = CLIPTextModel(CLIPTextConfig(**known))
+    except Exception as error:  # transformers raises many kinds for impossible sizes
+        raise InputError(
+            f"checkpoint: {place} does not describe a CLIP text model "
+            f"({' '.join(str(error).split()):.200}); expected the sizes of its weights. Copy the "
+            f"checkpoint again."
+        ) from None
+    return model
 
 
 @dataclass(frozen=True)
@@ -166,13 +201,13 @@ def tokenizer(folder: Path) -> Tokens:
     return Tokens(text, length, pad_id)
 
 
-def scheduler(folder: Path) -> SchedulerConfig:
-    """The noise schedule of a checkpoint.
+def scheduler(folder: Path, name: str = "scheduler") -> SchedulerConfig:
+    """The noise schedule of a checkpoint; an upscaler also has a `low_res_scheduler`.
 
     Raises:
         InputError: the file is missing or damaged, or asks for what cannot be done.
     """
-    return _decoded(folder / "scheduler" / "scheduler_config.json", SchedulerConfig)
+    return _decoded(folder / name / "scheduler_config.json", SchedulerConfig)
 
 
 class _TextConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -194,6 +229,29 @@ def _decoded(path: Path, kind: type[_Struct]) -> _Struct:
         raise InputError(
             f"checkpoint: {path}: {error}. Check that the checkpoint is a Stable Diffusion 1.x."
         ) from None
+
+
+def _check_parts(folder: Path, reader: str, parts: Mapping[str, str], wanted: str) -> None:
+    """Nothing; raises InputError, which says what is `wanted`, for a folder without `parts`.
+
+    `reader` is diffusers' class for the whole, the values of `parts` are starts of theirs.
+    """
+    if not (folder / "model_index.json").is_file():
+        raise _refused(folder, *_told_apart(folder, reader), wanted)
+    index = read_json(folder / "model_index.json")
+    for part, expected in parts.items():
+        entry = index.get(part)
+        name = str(entry[1]) if isinstance(entry, list) and len(entry) == 2 else "None"
+        if not name.startswith(expected):
+            told = f"whose {part} is {name}, not {expected}"
+            what = f"a {index.get('_class_name')} folder, {told}"
+            raise _refused(folder, what, expected=wanted)
+    missing = [part for part in parts if not (folder / part).is_dir()]
+    if missing:
+        raise InputError(
+            f"checkpoint: {folder} lacks {', '.join(missing)}; expected the folders "
+            f"{', '.join(parts)}. Copy the checkpoint again."
+        )
 
 
 def _check_widths(folder: Path, width: object) -> None:

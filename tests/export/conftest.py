@@ -26,17 +26,31 @@ class Tiny(NamedTuple):
 
 
 _MADE: dict[str, Tiny] = {}
+# Defaults as published would take minutes even so: sizes, and steps where fewer show the same.
+_SMALL = {
+    "lavie": {
+        "height": 32,
+        "width": 48,
+        "resolution": 32,
+        "frames": 2,
+        "steps": 3,
+        "steps.interpolation": 3,
+        "steps.upscaling": 3,
+    }
+}
 
 
 def _made(name: str, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     pytest.importorskip("torch")
+    from edgereel_export.chosen import choose
     from edgereel_export.folder import write_folder
     from edgereel_export.systems import system
 
     if name not in _MADE:
         place = tmp_path_factory.mktemp(name)
         cascade = system(name).tiny(place / "checkpoint")
-        write_folder(cascade, place / "cascade", name=f"{name}-tiny", system=name)
+        modes = choose(cascade.modes(), defaults=_SMALL.get(name, {}))
+        write_folder(cascade, place / "cascade", name=f"{name}-tiny", system=name, modes=modes)
         _MADE[name] = Tiny(name, cascade, place / "checkpoint", place / "cascade")
     return _MADE[name]
 
@@ -57,6 +71,12 @@ def tiny_make_a_video(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 def tiny_text2video_zero(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     """The tiny Text2Video-Zero cascade, exported; do not change its files."""
     return _made("text2video-zero", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def tiny_lavie(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """The tiny LaVie cascade, exported; do not change its files."""
+    return _made("lavie", tmp_path_factory)
 
 
 @pytest.fixture(scope="session")

@@ -41,7 +41,7 @@ def exported(tiny_make_a_video: Any, monkeypatch: pytest.MonkeyPatch) -> list[st
     """Names of the graphs exported so far; they are copied from the tiny folder, which is quick."""
     document, names = plan.load(tiny_make_a_video.folder), []
 
-    def copied(graph: object, name: str, folder: Path) -> plan.GraphSpec:
+    def copied(graph: object, name: str, folder: Path, weights: object) -> plan.GraphSpec:
         spec = document.graphs[name]
         for rel in (spec.file, *spec.weights, spec.golden or ""):
             (folder / rel).parent.mkdir(parents=True, exist_ok=True)
@@ -257,8 +257,8 @@ def stop_at(exported: list[str], monkeypatch: pytest.MonkeyPatch, error: BaseExc
 
     export = folder.export
 
-    def failing(graph: Any, name: str, place: Path) -> plan.GraphSpec:
-        spec = export(graph, name, place)
+    def failing(graph: Any, name: str, *more: Any) -> plan.GraphSpec:
+        spec = export(graph, name, *more)
         if len(exported) == 4:
             raise error
         return spec

@@ -382,7 +382,7 @@ def test_every_graph_of_a_system_becomes_an_engine(tiny: Any, tmp_path: Path) ->
     for name in denoising:
         assert graphs[name].types["Half"] > graphs[name].types["Float"]
     if sized:
-        assert {p["x"][2] for p in graphs["unet"].profiles} == {(1, 4, 16, 16), (6, 4, 16, 16)}
+        assert (6, 4, 16, 16) in {p["x"][2] for p in graphs["unet"].profiles}
 
 
 def test_an_unknown_op_is_named(fresh: Path, tmp_path: Path) -> None:

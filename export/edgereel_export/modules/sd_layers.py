@@ -11,7 +11,15 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Attention", "Downsample", "Resnet", "Transformer", "TransformerBlock", "Upsample"]
+__all__ = [
+    "Attention",
+    "Downsample",
+    "Projections",
+    "Resnet",
+    "Transformer",
+    "TransformerBlock",
+    "Upsample",
+]
 
 
 class Resnet(nn.Module):
@@ -28,10 +36,10 @@ class Resnet(nn.Module):
         super().__init__()
         inside, out = channels
         self.norm1 = nn.GroupNorm(groups, inside, eps=eps)
-        self.conv1 = nn.Conv2d(inside, out, 3, padding=1)
+        self.conv1: nn.Module = nn.Conv2d(inside, out, 3, padding=1)
         self.time_emb_proj = nn.Linear(temb, out) if temb else None
         self.norm2 = nn.GroupNorm(groups, out, eps=eps)
-        self.conv2 = nn.Conv2d(out, out, 3, padding=1)
+        self.conv2: nn.Module = nn.Conv2d(out, out, 3, padding=1)
         self.conv_shortcut = nn.Conv2d(inside, out, 1) if inside != out else None
 
     def forward(self, x: Tensor, temb: Tensor | None = None) -> Tensor:
@@ -74,14 +82,18 @@ class Upsample(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, C, h, w] -> [N, C, 2h, 2w]."""
-        out: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+    def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """[N, C, h, w] -> [N, C, 2h, 2w], or of the height and width `size`."""
+        if size is None:
+            x = F.interpolate(x, scale_factor=2.0, mode="nearest")
+        else:
+            x = F.interpolate(x, size=size, mode="nearest")
+        out: Tensor = self.conv(x)
         return out
 
 
-class Attention(nn.Module):
-    """All tokens of a row attend to the same `source` tokens.
+class Projections(nn.Module):
+    """The four linear layers of an attention; which tokens attend to which is a subclass's.
 
     Args:
         channels: C, width of the tokens.
@@ -96,6 +108,10 @@ class Attention(nn.Module):
         self.to_k = nn.Linear(source, channels, bias=False)
         self.to_v = nn.Linear(source, channels, bias=False)
         self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
+
+
+class Attention(Projections):
+    """All tokens of a row attend to the same `source` tokens."""
 
     def forward(self, x: Tensor, source: Tensor) -> Tensor:
         """x [G, N, S, C], source [G, M, E] -> as x."""
@@ -145,7 +161,7 @@ class TransformerBlock(nn.Module):
     def __init__(self, channels: int, heads: int, cross: int) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(channels)
-        self.attn1 = Attention(channels, channels, heads)
+        self.attn1: nn.Module = Attention(channels, channels, heads)
         self.norm2 = nn.LayerNorm(channels)
         self.attn2 = Attention(channels, cross, heads)
         self.norm3 = nn.LayerNorm(channels)
@@ -165,17 +181,16 @@ class Transformer(nn.Module):
 
     Args:
         channels: C, of the images.
-        heads: of both attentions.
-        cross: D, width of the text states.
         groups: of the group norm.
+        block: called with tokens [G, N, S, C] and text states [G, L, D]; gives new tokens.
     """
 
-    def __init__(self, channels: int, heads: int, cross: int, groups: int) -> None:
+    def __init__(self, channels: int, groups: int, block: nn.Module) -> None:
         super().__init__()
         self.norm = nn.GroupNorm(groups, channels, eps=1e-6)
-        self.proj_in = nn.Conv2d(channels, channels, 1)
-        self.transformer_blocks = nn.ModuleList([TransformerBlock(channels, heads, cross)])
-        self.proj_out = nn.Conv2d(channels, channels, 1)
+        self.proj_in: nn.Module = nn.Conv2d(channels, channels, 1)
+        self.transformer_blocks = nn.ModuleList([block])
+        self.proj_out: nn.Module = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor, states: Tensor) -> Tensor:
         """x [G*N, C, h, w], states [G, L, D] -> as x."""

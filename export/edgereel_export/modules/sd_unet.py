@@ -2,9 +2,13 @@
 
 Parameter names are those of diffusers' UNet2DConditionModel. Given one image per guidance row it
 is that network; given more, they also see the row's first image (see sd_layers).
+
+Other networks that have this one's blocks at this one's places are a UNet made of other Parts.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,36 +16,50 @@ from torch.nn import functional as F
 
 from .layers import TimestepEmbedding
 from .sd_config import SDBlocksConfig, SDUNetConfig
-from .sd_layers import Downsample, Resnet, Transformer, Upsample
+from .sd_layers import Downsample, Resnet, Transformer, TransformerBlock, Upsample
 
-__all__ = ["DownHalf", "SDUNet"]
+__all__ = ["EPS", "DownHalf", "Parts", "SDUNet", "UNet"]
 
-_EPS = 1e-5
+EPS = 1e-5  # of every group norm outside transformers
+
+
+class Parts:
+    """Makes the resnets and transformers of a network; these are Stable Diffusion's.
+
+    Args:
+        config: of the network.
+    """
+
+    def __init__(self, config: SDBlocksConfig) -> None:
+        self.config = config
+        self.temb = 4 * config.block_out_channels[0]
+
+    def resnet(self, widths: tuple[int, int]) -> nn.Module:
+        """Called as Resnet is; `widths` are the channels into and out of it."""
+        return Resnet(widths, self.temb, self.config.norm_num_groups, EPS)
+
+    def transformer(self, channels: int, level: int) -> nn.Module:
+        """Called as Transformer is; level 0 is the full resolution."""
+        config = self.config
+        heads, cross = config.attention_head_dim, config.cross_attention_dim
+        block = TransformerBlock(channels, heads, cross)
+        return Transformer(channels, config.norm_num_groups, block)
 
 
 class _Block(nn.Module):
     """Resnets at one resolution, each followed by a transformer where there is attention.
 
     Args:
-        config: of the network.
+        parts: what they are made of.
         widths: channels into and out of each resnet.
-        attention: whether transformers follow.
+        level: of the resolution where transformers follow; None: none do.
     """
 
-    def __init__(
-        self, config: SDBlocksConfig, widths: list[tuple[int, int]], attention: bool
-    ) -> None:
+    def __init__(self, parts: Parts, widths: list[tuple[int, int]], level: int | None) -> None:
         super().__init__()
-        temb = 4 * config.block_out_channels[0]
-        self.resnets = nn.ModuleList(
-            Resnet(pair, temb, config.norm_num_groups, _EPS) for pair in widths
-        )
+        self.resnets = nn.ModuleList(parts.resnet(pair) for pair in widths)
         self.attentions = nn.ModuleList(
-            Transformer(
-                out, config.attention_head_dim, config.cross_attention_dim, config.norm_num_groups
-            )
-            for _, out in widths
-            if attention
+            parts.transformer(out, level) for _, out in widths if level is not None
         )
 
     def layer(self, index: int, x: Tensor, temb: Tensor, states: Tensor) -> Tensor:
@@ -54,9 +72,9 @@ class DownBlock(_Block):
     """One level on the way down; the lowest one has no downsampler."""
 
     def __init__(
-        self, config: SDBlocksConfig, widths: list[tuple[int, int]], attention: bool, last: bool
+        self, parts: Parts, widths: list[tuple[int, int]], level: int | None, last: bool
     ) -> None:
-        super().__init__(config, widths, attention)
+        super().__init__(parts, widths, level)
         out = widths[-1][1]
         self.downsamplers = nn.ModuleList([] if last else [Downsample(out)])
 
@@ -75,12 +93,11 @@ class DownBlock(_Block):
 class MidBlock(_Block):
     """The lowest level: resnet, transformer, resnet."""
 
-    def __init__(self, config: SDBlocksConfig) -> None:
-        width = config.block_out_channels[-1]
-        super().__init__(config, [(width, width)], True)
-        self.resnets.append(
-            Resnet((width, width), 4 * config.block_out_channels[0], config.norm_num_groups, _EPS)
-        )
+    def __init__(self, parts: Parts) -> None:
+        channels = parts.config.block_out_channels
+        width = (channels[-1], channels[-1])
+        super().__init__(parts, [width], len(channels) - 1)
+        self.resnets.append(parts.resnet(width))
 
     def forward(self, x: Tensor, temb: Tensor, states: Tensor) -> Tensor:
         """[G*N, C, h, w] -> the same shape."""
@@ -92,25 +109,36 @@ class UpBlock(_Block):
     """One level on the way up; the full resolution has no upsampler."""
 
     def __init__(
-        self, config: SDBlocksConfig, widths: list[tuple[int, int]], attention: bool, last: bool
+        self, parts: Parts, widths: list[tuple[int, int]], level: int | None, last: bool
     ) -> None:
-        super().__init__(config, widths, attention)
+        super().__init__(parts, widths, level)
         self.upsamplers = nn.ModuleList([] if last else [Upsample(widths[-1][1])])
 
-    def forward(self, x: Tensor, skips: list[Tensor], temb: Tensor, states: Tensor) -> Tensor:
-        """x joined with one of `skips` before each resnet, the last one first."""
+    def forward(
+        self,
+        x: Tensor,
+        skips: list[Tensor],
+        temb: Tensor,
+        states: Tensor,
+        size: tuple[int, int] | None = None,
+    ) -> Tensor:
+        """x joined with one of `skips` before each resnet, the last one first.
+
+        The output has the height and width `size`; None: twice the input's.
+        """
         for index, skip in enumerate(reversed(skips)):
             x = self.layer(index, torch.cat([x, skip], 1), temb, states)
         for sampler in self.upsamplers:
-            x = sampler(x)
+            x = sampler(x, size)
         return x
 
 
 class DownHalf(nn.Module):
     """Input convolution, time embedding, down blocks and middle: the part a ControlNet copies."""
 
-    def __init__(self, config: SDBlocksConfig) -> None:
+    def __init__(self, config: SDBlocksConfig, parts: Parts | None = None) -> None:
         super().__init__()
+        parts = parts or Parts(config)
         channels, layers = config.block_out_channels, config.layers_per_block
         self.conv_in = nn.Conv2d(config.in_channels, channels[0], 3, padding=1)
         self.time_embedding = TimestepEmbedding(channels[0], 4 * channels[0])
@@ -120,10 +148,11 @@ class DownHalf(nn.Module):
         for level, out in enumerate(channels):
             widths = [(inside, out)] + [(out, out)] * (layers - 1)
             last = level == len(channels) - 1
-            self.down_blocks.append(DownBlock(config, widths, config.down_attention[level], last))
+            attention = level if config.down_attention[level] else None
+            self.down_blocks.append(DownBlock(parts, widths, attention, last))
             self.skip_channels += [out] * (layers + (not last))
             inside = out
-        self.mid_block = MidBlock(config)
+        self.mid_block = MidBlock(parts)
 
     def descend(self, x: Tensor, temb: Tensor, states: Tensor) -> tuple[list[Tensor], Tensor]:
         """The skips, `x` first, of widths `skip_channels`, and the middle's output.
@@ -134,16 +163,30 @@ class DownHalf(nn.Module):
             states: [G, L, D], text.
         """
         skips = [x]
-        for block in self.down_blocks:
-            skips += block(skips[-1], temb, states)
-        return skips, self.mid_block(skips[-1], temb, states)
+        for level, block in enumerate(self.down_blocks):
+            outputs = block(x, temb, states)
+            skips += outputs
+            x = self.between("down", level, outputs[-1], temb)
+        return skips, self.between("mid", 0, self.mid_block(x, temb, states), temb)
+
+    def between(
+        self, half: Literal["down", "mid", "up"], index: int, x: Tensor, temb: Tensor
+    ) -> Tensor:
+        """What the next block gets for x, the output of block `index`; here x itself."""
+        return x
 
 
-class SDUNet(DownHalf):
-    """The UNet: noisy latents to its prediction, [G*N, C, h, w] -> [G*N, 4, h, w]."""
+class UNet(DownHalf):
+    """Both halves, the upper one with the skips of the lower one, and the output convolution.
 
-    def __init__(self, config: SDUNetConfig) -> None:
-        super().__init__(config)
+    `any_size` says that h and w need not be multiples of 2^(levels - 1).
+    """
+
+    any_size = False
+
+    def __init__(self, config: SDUNetConfig, parts: Parts | None = None) -> None:
+        parts = parts or Parts(config)
+        super().__init__(config, parts)
         self.config = config
         channels, layers = config.block_out_channels, config.layers_per_block
         skips, inside = list(self.skip_channels), channels[-1]
@@ -153,10 +196,42 @@ class SDUNet(DownHalf):
             for _ in range(layers + 1):
                 widths.append((inside + skips.pop(), out))
                 inside = out
-            last = level == len(channels) - 1
-            self.up_blocks.append(UpBlock(config, widths, config.up_attention[level], last))
-        self.conv_norm_out = nn.GroupNorm(config.norm_num_groups, channels[0], eps=_EPS)
+            below = len(channels) - 1 - level
+            attention = below if config.up_attention[level] else None
+            self.up_blocks.append(UpBlock(parts, widths, attention, below == 0))
+        self.conv_norm_out = nn.GroupNorm(config.norm_num_groups, channels[0], eps=EPS)
         self.conv_out = nn.Conv2d(channels[0], config.out_channels, 3, padding=1)
+
+    def normed_out(self, h: Tensor, temb: Tensor) -> Tensor:
+        """h [G*N, C0, h, w] after the last group norm."""
+        out: Tensor = self.conv_norm_out(h)
+        return out
+
+    def walk(
+        self,
+        x: Tensor,
+        temb: Tensor,
+        states: Tensor,
+        down: tuple[Tensor, ...] = (),
+        mid: Tensor | None = None,
+    ) -> Tensor:
+        """The prediction [G*N, out_channels, h, w] at embedded timesteps temb; see SDUNet."""
+        skips, h = self.descend(self.conv_in(x), temb, states)
+        if down:
+            skips = [skip + more for skip, more in zip(skips, down, strict=True)]
+        if mid is not None:
+            h = h + mid
+        for index, block in enumerate(self.up_blocks):
+            split = len(skips) - self.config.layers_per_block - 1
+            used, skips = skips[split:], skips[:split]
+            size = skips[-1].shape[2:] if self.any_size and skips else None
+            h = self.between("up", index, block(h, used, temb, states, size), temb)
+        out: Tensor = self.conv_out(F.silu(self.normed_out(h, temb)))
+        return out
+
+
+class SDUNet(UNet):
+    """The UNet: noisy latents to its prediction, [G*N, C, h, w] -> [G*N, 4, h, w]."""
 
     def forward(
         self,
@@ -176,15 +251,4 @@ class SDUNet(DownHalf):
             down: added to the skips, in their order and shapes; a ControlNet's, scaled.
             mid: added to the middle's output.
         """
-        temb = self.time_embedding(t)
-        skips, h = self.descend(self.conv_in(x), temb, states)
-        if down:
-            skips = [skip + more for skip, more in zip(skips, down, strict=True)]
-        if mid is not None:
-            h = h + mid
-        for block in self.up_blocks:
-            split = len(skips) - self.config.layers_per_block - 1
-            h = block(h, skips[split:], temb, states)
-            skips = skips[:split]
-        out: Tensor = self.conv_out(F.silu(self.conv_norm_out(h)))
-        return out
+        return self.walk(x, self.time_embedding(t), states, down, mid)

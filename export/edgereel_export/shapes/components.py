@@ -16,6 +16,7 @@ from edgereel.levels import alphas_cumprod_cosine, shift_alphas_cumprod
 from .captions import plain
 from .data import Data
 from .latent import unet_component, vae_component
+from .lavie import base_component
 from .losses import COSINE, Component, denoise_loss, frozen
 from .networks import CHECKPOINT, LENGTH, SHIFT, build, null_rows
 from .world import COLOURS, FRAMES, MOTIONS, SHAPES, Scenes, draw, sample_scenes
@@ -273,4 +274,5 @@ COMPONENTS: dict[str, Callable[[], Component]] = {
     "super_res_high": super_res_high_component,
     "vae": vae_component,
     "unet": unet_component,
+    "lavie_base": base_component,
 }

@@ -14,6 +14,7 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
+from edgereel_export.modules.lavie_unet import LaVieUNet
 from edgereel_export.modules.prior import Prior, PriorConfig
 from edgereel_export.modules.sd_config import SDUNetConfig, SDVAEConfig
 from edgereel_export.modules.sd_unet import SDUNet
@@ -21,10 +22,11 @@ from edgereel_export.modules.sd_vae import SDVAE
 from edgereel_export.modules.text_proj import TextProj, TextProjConfig
 from edgereel_export.modules.unet import UNet, UNetConfig
 
-__all__ = ["CHECKPOINT", "LATENT", "LENGTH", "SHIFT", "build", "null_rows", "weights_file"]
+__all__ = ["CHECKPOINT", "LATENT", "LAVIE", "LENGTH", "SHIFT", "build", "null_rows", "weights_file"]
 
 CHECKPOINT = Path(__file__).with_name("checkpoint")
 LATENT = Path(__file__).with_name("stable_diffusion")  # the latent text-to-image model
+LAVIE = Path(__file__).with_name("lavie_checkpoint")  # time added to that model
 LENGTH = 32  # tokens of a prompt
 SHIFT = 5.0  # factor on the noise of the schedule of D^t and ↑F
 _DIM = 96  # CLIP embedding width
@@ -82,6 +84,8 @@ _KINDS: dict[type, Any] = {
 
 def weights_file(name: str) -> Path:
     """Where the weights of a network are kept; its config.json lies beside them."""
+    if name.startswith("lavie_"):
+        return LAVIE / f"{name}.safetensors"
     if name in ("vae", "unet"):
         return LATENT / name / "diffusion_pytorch_model.safetensors"
     return CHECKPOINT / name / "model.safetensors"
@@ -95,6 +99,8 @@ def build(name: str, vocabulary: int = 512) -> nn.Module:
         return CLIPTextModelWithProjection(text)
     if name == "image_encoder":
         return CLIPVisionModelWithProjection(CLIPVisionConfig(image_size=32, patch_size=8, **_CLIP))
+    if name == "lavie_base":
+        return LaVieUNet(CONFIGS["unet"])
     config = CONFIGS[name]
     module = _KINDS[type(config)](config)
     assert isinstance(module, nn.Module)

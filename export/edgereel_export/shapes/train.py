@@ -41,6 +41,7 @@ STEPS = {  # optimiser steps of a component; the second entry of a pair is on cl
     "super_res_high": (3900,),
     "vae": (1200,),
     "unet": (4000,),
+    "lavie_base": (3000,),
 }
 
 
@@ -48,6 +49,12 @@ def _save(name: str, module: nn.Module, state: dict[str, Tensor]) -> None:
     """Write config.json and weights of one network into its checkpoint folder."""
     path = weights_file(name)
     path.parent.mkdir(parents=True, exist_ok=True)
+    kept = {key: value.contiguous() for key, value in state.items() if "position_ids" not in key}
+    temporary = path.with_suffix(".part")
+    if name.startswith("lavie_"):  # no config.json, and half precision, as published
+        save_file({key: value.half().clone() for key, value in kept.items()}, temporary)
+        temporary.replace(path)
+        return
     config: Any = module.config
     plain = is_dataclass(config) and not isinstance(config, type)
     if isinstance(config, SDUNetConfig | SDVAEConfig):
@@ -56,8 +63,6 @@ def _save(name: str, module: nn.Module, state: dict[str, Tensor]) -> None:
         values = asdict(config) if plain else config.to_diff_dict()
     text = json.dumps(values, indent=2, sort_keys=True) + "\n"
     (path.parent / "config.json").write_text(text)
-    kept = {key: value.contiguous() for key, value in state.items() if "position_ids" not in key}
-    temporary = path.with_suffix(".part")
     save_file(kept, temporary)
     temporary.replace(path)
 
@@ -100,7 +105,7 @@ class Trainer:
         torch.save(state, temporary)
         temporary.replace(self.path)
         for name, module in modules.items():
-            if name in CONFIGS or name.endswith("encoder"):
+            if name in CONFIGS or name.endswith("encoder") or name.startswith("lavie_"):
                 own = {k: self.average[f"{name}.{k}"] for k in module.state_dict()}
                 _save(name, module, own)
 

@@ -22,6 +22,7 @@ __all__ = ["SYSTEMS", "Cascade", "system"]
 SYSTEMS = {
     "make-a-video": "edgereel_export.systems.make_a_video",
     "text2video-zero": "edgereel_export.systems.text2video_zero",
+    "lavie": "edgereel_export.systems.lavie",
 }
 
 

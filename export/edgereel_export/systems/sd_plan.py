@@ -119,8 +119,15 @@ def chunk_params() -> dict[str, Param]:
     }
 
 
-def given_video(description: str, facts: Facts, **more: Any) -> dict[str, Param]:
-    """A video the user gives, with how to trim, resample and scale it."""
+def given_video(description: str, facts: Facts, count: int = 0, **more: Any) -> dict[str, Param]:
+    """A video the user gives, with how to trim, resample and scale it.
+
+    Args:
+        description: of the video.
+        facts: of the checkpoint.
+        count: frames to take by default; 0 takes all.
+        more: further fields of the param.
+    """
     name = "control_video" if "filter" in more else "video"
     return {
         name: VideoParam(
@@ -140,7 +147,7 @@ def given_video(description: str, facts: Facts, **more: Any) -> dict[str, Param]
         ),
         "frames": IntParam(
             description="frames to take; 0 takes all",
-            default=0,
+            default=count,
             min=0,
             max=4096,
             aliases=("num_frames", "video_length"),

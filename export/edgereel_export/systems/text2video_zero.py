@@ -10,13 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel
 
 from edgereel.errors import InputError
 from edgereel.plan import Mode
@@ -203,7 +201,7 @@ def load(checkpoint: Path, extras: Extras = NO_EXTRAS) -> Text2VideoZero:
         unet_weights, text_weights = lora.merge(path, unet_weights, text_weights, strength)
     unet = SDUNet(SDUNetConfig.from_json(config))
     fill(unet, unet_weights, checkpoint / "unet")
-    text_encoder = _text_encoder(text_config, checkpoint)
+    text_encoder = diffusers_folder.clip_text_model(text_config, checkpoint / "text_encoder")
     fill(text_encoder, text_weights, checkpoint / "text_encoder")
     vae_config, vae_weights = diffusers_folder.component(checkpoint, "vae")
     vae = SDVAE(SDVAEConfig.from_json(vae_config))
@@ -218,20 +216,6 @@ def load(checkpoint: Path, extras: Extras = NO_EXTRAS) -> Text2VideoZero:
         tokens=diffusers_folder.tokenizer(checkpoint),
         controlnets=controlnets,
     )
-
-
-def _text_encoder(config: dict[str, Any], checkpoint: Path) -> nn.Module:
-    """The text encoder of a config.json, without weights."""
-    known = {key: value for key, value in config.items() if not key.startswith("_")}
-    try:
-        model: nn.Module = CLIPTextModel(CLIPTextConfig(**known))
-    except Exception as error:  # transformers raises many kinds for impossible sizes
-        raise InputError(
-            f"checkpoint: {checkpoint / 'text_encoder'} does not describe a CLIP text model "
-            f"({' '.join(str(error).split()):.200}); expected the sizes of its weights. Copy the "
-            f"checkpoint again."
-        ) from None
-    return model
 
 
 def _check_controls(kind: diffusers_folder.Kind, given: Mapping[str, Path]) -> None:

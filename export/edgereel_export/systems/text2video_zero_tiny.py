@@ -17,7 +17,7 @@ from edgereel_export.modules.sd_controlnet import SDControlNet
 from edgereel_export.modules.sd_unet import SDUNet
 from edgereel_export.modules.sd_vae import SDVAE
 
-__all__ = ["write_checkpoint", "write_controlnet"]
+__all__ = ["write_checkpoint", "write_controlnet", "write_json", "write_part", "write_tokenizer"]
 
 _CROSS, _LENGTH = 16, 12
 _BLOCKS: dict[str, Any] = {
@@ -70,14 +70,14 @@ def write_checkpoint(folder: Path, channels: int = 4) -> None:
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        _write_part(folder / "unet", SDUNet(unet), to_json(unet))
-        _write_part(folder / "vae", SDVAE(vae), to_json(vae))
-        _write_part(folder / "text_encoder", CLIPTextModel(text), text.to_diff_dict())
+        write_part(folder / "unet", SDUNet(unet), to_json(unet))
+        write_part(folder / "vae", SDVAE(vae), to_json(vae))
+        write_part(folder / "text_encoder", CLIPTextModel(text), text.to_diff_dict())
     pix2pix = "InstructPix2Pix" if channels == 8 else ""
     index = {"_class_name": f"StableDiffusion{pix2pix}Pipeline", **_CLASSES}
-    _write(folder / "model_index.json", index)
-    _write(folder / "scheduler" / "scheduler_config.json", _SCHEDULER)
-    _write_tokenizer(folder / "tokenizer")
+    write_json(folder / "model_index.json", index)
+    write_json(folder / "scheduler" / "scheduler_config.json", _SCHEDULER)
+    write_tokenizer(folder / "tokenizer")
 
 
 def write_controlnet(folder: Path) -> None:
@@ -85,29 +85,31 @@ def write_controlnet(folder: Path) -> None:
     config = SDControlNetConfig(conditioning_embedding_out_channels=(4, 8, 8), **_BLOCKS)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
-        _write_part(folder, SDControlNet(config), to_json(config))
+        write_part(folder, SDControlNet(config), to_json(config))
 
 
-def _write_part(folder: Path, module: nn.Module, config: dict[str, Any]) -> None:
+def write_part(folder: Path, module: nn.Module, config: dict[str, Any]) -> None:
+    """Write config.json and weights of a part, no layer left at zero."""
     for parameter in module.parameters():  # no zero layers: every input must matter
         parameter.data += 0.03 * torch.randn_like(parameter)
-    _write(folder / "config.json", config)
+    write_json(folder / "config.json", config)
     state = {key: value.contiguous() for key, value in module.state_dict().items()}
     name = "diffusion_pytorch_model" if "_class_name" in config else "model"
     save_file(state, folder / f"{name}.safetensors")
 
 
-def _write_tokenizer(folder: Path) -> None:
-    """CLIP's tokenizer without merges: single bytes, `</w>` on the last of a word."""
+def write_tokenizer(folder: Path, pad: str = "<|endoftext|>") -> None:
+    """Write CLIP's tokenizer without merges: single bytes, `</w>` on the last of a word."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     symbols = [*alphabet, *(f"{letter}</w>" for letter in alphabet)]
     special = ("<|startoftext|>", "<|endoftext|>")
-    _write(folder / "vocab.json", {s: n for n, s in enumerate([*symbols, *special])})
+    write_json(folder / "vocab.json", {s: n for n, s in enumerate([*symbols, *special])})
     (folder / "merges.txt").write_text("#version: 0.2\n")
-    told = dict(zip(("bos_token", "eos_token", "pad_token"), (*special, special[1]), strict=True))
-    _write(folder / "tokenizer_config.json", {"model_max_length": _LENGTH, **told})
+    told = dict(zip(("bos_token", "eos_token", "pad_token"), (*special, pad), strict=True))
+    write_json(folder / "tokenizer_config.json", {"model_max_length": _LENGTH, **told})
 
 
-def _write(path: Path, values: Any) -> None:
+def write_json(path: Path, values: Any) -> None:
+    """Write a JSON file and the folder it is in."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(values, indent=2))

@@ -1,0 +1,187 @@
+"""Layers that the three networks of LaVie (arXiv:2309.15103) add to Stable Diffusion's.
+
+Images are [G*F, C, h, w]: G guidance rows of the F frames of one video, all frames of row 0 first.
+As tokens they are [G, F, S, C], S = h*w. Parameter names are those of the published checkpoints.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .sd_layers import Projections, Resnet
+
+__all__ = [
+    "FrameAttention",
+    "JointResnet",
+    "RelativeFrameAttention",
+    "Rotary",
+    "SparseCausalAttention",
+    "by_image",
+    "by_row",
+    "self_attention",
+]
+
+_TURNED = 32  # channels of a head that tell the frame, where a head has as many
+_BUCKETS = 32
+_FAR = (8, 10, 12, 14, 16, 20, 23, 27)  # distances that begin the buckets after the exact ones
+_EXACT = _FAR[0]
+
+
+def by_row(x: Tensor, rows: int) -> Tensor:
+    """Images [G*F, C, h, w] as [G, C, F, h*w], the layout of what looks along the frames."""
+    x = x.flatten(2)
+    return x.reshape(rows, -1, *x.shape[1:]).transpose(1, 2)
+
+
+def by_image(x: Tensor, like: Tensor) -> Tensor:
+    """What `by_row` gave, [G, C, F, h*w], in the shape of the images `like` again."""
+    return x.transpose(1, 2).reshape(like.shape)
+
+
+class JointResnet(Resnet):
+    """A resnet whose group norms take all frames of a row together.
+
+    The embedded timestep is given once per row, and says by its length how many rows there are.
+    """
+
+    def forward(self, x: Tensor, temb: Tensor | None = None) -> Tensor:
+        """x [G*F, C, h, w], temb [G, E] -> [G*F, C', h, w]."""
+        assert temb is not None and self.time_emb_proj is not None
+        rows = temb.shape[0]
+        h = self.conv1(by_image(F.silu(self.norm1(by_row(x, rows))), x))
+        moved = by_row(h, rows) + self.time_emb_proj(F.silu(temb))[:, :, None, None]
+        h = self.conv2(by_image(F.silu(self.norm2(moved)), h))
+        if self.conv_shortcut is not None:
+            x = self.conv_shortcut(x)
+        out: Tensor = x + h
+        return out
+
+
+def self_attention(attention: nn.Module, x: Tensor) -> Tensor:
+    """`attention` of each frame to itself alone: x [G, F, S, C] -> as x."""
+    frames = x.flatten(0, 1)
+    out: Tensor = attention(frames[:, None], frames)
+    return out.reshape(x.shape)
+
+
+class SparseCausalAttention(Projections):
+    """Each frame attends to the first frame and to the one before it; the first one to itself."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [G, F, S, C] -> as x."""
+        q, k, v = (
+            part.unflatten(2, (self.heads, -1)).transpose(1, 2)
+            for part in (
+                self.to_q(x).flatten(0, 1),
+                self._seen(self.to_k(x)),
+                self._seen(self.to_v(x)),
+            )
+        )
+        h = F.scaled_dot_product_attention(q, k, v)  # [G*F, heads, S, C/heads]
+        out: Tensor = self.to_out[0](h.transpose(1, 2).reshape(x.shape))
+        return out
+
+    @staticmethod
+    def _seen(x: Tensor) -> Tensor:
+        """[G*F, 2*S, C]: the first frame and the one before, for each frame of x [G, F, S, C]."""
+        first = x[:, :1]
+        before = torch.cat([first, x[:, :-1]], 1)
+        return torch.cat([first.expand_as(x), before], 2).flatten(0, 1)
+
+
+class FrameAttention(Projections):
+    """Every pixel attends to itself in all frames of its row.
+
+    Args:
+        channels: C, width of the tokens.
+        heads: number of heads; C is a multiple of it.
+    """
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__(channels, channels, heads)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [G, F, S, C] -> as x."""
+        rows, frames, pixels, _ = x.shape
+        q, k, v = (
+            part.unflatten(3, (self.heads, -1)).permute(0, 2, 3, 1, 4).flatten(0, 1)
+            for part in (self.to_q(x), self.to_k(x), self.to_v(x))
+        )
+        h = self.attend(q, k, v).reshape(rows, pixels, self.heads, frames, -1)
+        out: Tensor = self.to_out[0](h.permute(0, 3, 1, 2, 4).reshape(x.shape))
+        return out
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention over the frames; all [G*S, heads, F, C/heads]."""
+        return F.scaled_dot_product_attention(q, k, v)
+
+
+class Rotary(nn.Module):
+    """Turns pairs of channels by angles in proportion to the frame's number (arXiv:2104.09864).
+
+    `freqs` f32 [16] are radians per frame. The pairs are channels (2i, 2i + 1) of the first 32 of a
+    head; a smaller head is turned as a whole, by as many of the frequencies as it has pairs.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.freqs = nn.Parameter(10000.0 ** (-torch.arange(0, _TURNED, 2) / _TURNED))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., F, d] -> as x."""
+        turned = min(_TURNED, x.shape[-1])
+        number = torch.arange(x.shape[-2], dtype=torch.float32, device=x.device)
+        angle = number[:, None] * self.freqs.float()[: turned // 2]
+        cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)  # [F, turned/2]
+        pairs = x[..., :turned].reshape(*x.shape[:-1], turned // 2, 2)
+        a, b = pairs.unbind(-1)
+        out = torch.stack([a * cos - b * sin, b * cos + a * sin], -1).flatten(-2)
+        return out if turned == x.shape[-1] else torch.cat([out, x[..., turned:]], -1)
+
+
+def _bucket(distance: int) -> int:
+    """Bucket of key frame minus query frame: T5's rule (arXiv:1910.10683) up to distance 32.
+
+    The logarithm of that rule is written out as the distances at which it reaches the next bucket.
+    """
+    length = abs(distance)
+    bucket = length if length < _EXACT else _EXACT - 1 + sum(length >= far for far in _FAR)
+    return bucket + (_BUCKETS // 2 if distance > 0 else 0)
+
+
+class _RelativeBias(nn.Module):
+    """What a score gets for the distance in frames: [heads, F, F], query frames first."""
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.relative_attention_bias = nn.Embedding(_BUCKETS, heads)
+
+    def forward(self, frames: int) -> Tensor:
+        device = self.relative_attention_bias.weight.device
+        furthest = _FAR[-1]  # where the last bucket begins
+        table = torch.tensor([_bucket(d) for d in range(-furthest, furthest + 1)], device=device)
+        number = torch.arange(frames, device=device)
+        distance = (number[None, :] - number[:, None]).clamp(-furthest, furthest)
+        bias: Tensor = self.relative_attention_bias(table[distance + furthest])
+        return bias.permute(2, 0, 1)
+
+
+class RelativeFrameAttention(FrameAttention):
+    """Attention over frames that is told how far apart they are, twice.
+
+    Queries and keys are turned by `rotary_emb`, which a network has once for all its attentions,
+    and scores get a learned bias per distance. The paper has the first only, the weights have both.
+    """
+
+    def __init__(self, channels: int, heads: int, rotary: Rotary) -> None:
+        super().__init__(channels, heads)
+        self.time_rel_pos_bias = _RelativeBias(heads)
+        self.rotary_emb = rotary
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention over the frames; all [G*S, heads, F, C/heads]."""
+        bias = self.time_rel_pos_bias(q.shape[2])[None]
+        q, k = self.rotary_emb(q), self.rotary_emb(k)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)

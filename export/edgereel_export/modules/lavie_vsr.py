@@ -1,0 +1,187 @@
+"""The UNet of LaVie's super-resolution stage, under the key names of the checkpoint.
+
+Stable Diffusion's x4 upscaler with three things that look along the frames (arXiv:2309.15103,
+section 3.4): convolutions at the entry of every transformer, the base network's attention inside
+it, and a module of convolutions after every block.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .lavie_layers import (
+    JointResnet,
+    RelativeFrameAttention,
+    Rotary,
+    by_image,
+    by_row,
+    self_attention,
+)
+from .lavie_unet import JointParts, JointUNet
+from .sd_config import DownBlockType, SDBlocksConfig, SDUNetConfig, Size, Sizes, UpBlockType
+from .sd_layers import Attention, Resnet, Transformer, TransformerBlock
+
+__all__ = ["VSRConfig", "VSRUNet"]
+
+_EPS = 1e-6  # of the group norms that the upscaler does not have
+
+
+@dataclass(frozen=True, kw_only=True)
+class VSRConfig(SDUNetConfig):
+    """Sizes of the network; the defaults are the published ones.
+
+    `only_cross_attention` says per level, full resolution first, that `attn1` is a second attention
+    to the text. Input channels are the latents' and three of a picture.
+    """
+
+    in_channels: Size = 7
+    block_out_channels: Sizes = (256, 512, 512, 1024)
+    layers_per_block: Size = 2
+    down_block_types: tuple[DownBlockType, ...] = ("DownBlock2D", *("CrossAttnDownBlock2D",) * 3)
+    up_block_types: tuple[UpBlockType, ...] = (*("CrossAttnUpBlock2D",) * 3, "UpBlock2D")
+    cross_attention_dim: Size = 1024
+    only_cross_attention: tuple[bool, ...] = (True, True, True, False)
+    num_class_embeds: Size = 1000
+    sample_size: Size = 128
+
+
+class _FrameConv(nn.Conv3d):
+    """Convolution over frames alone, [G, C, F, S] -> the same shape."""
+
+    def __init__(self, channels: int, kernel: int) -> None:
+        super().__init__(channels, channels, (kernel, 1, 1), padding=(kernel // 2, 0, 0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight[..., 0], self.bias, padding=(self.kernel_size[0] // 2, 0))
+
+
+class _FrameResnet(Resnet):
+    """A resnet of convolutions over frames, in the layout of `by_row`.
+
+    Args:
+        channels: C.
+        temb: width of the timestep embedding; 0: none.
+        groups: of both group norms, which take all frames of a row together.
+        kernel: frames that the first convolution sees; the second sees 3.
+    """
+
+    def __init__(self, channels: int, temb: int, groups: int, kernel: int) -> None:
+        super().__init__((channels, channels), temb, groups, _EPS)
+        self.conv1, self.conv2 = _FrameConv(channels, kernel), _FrameConv(channels, 3)
+
+
+class _TemporalModule(nn.Module):
+    """A correction of images by their neighbours: [G*F, C, h, w] -> the same shape."""
+
+    def __init__(self, channels: int, temb: int, groups: int) -> None:
+        super().__init__()
+        self.resblocks_3d_t = _FrameResnet(channels, temb, groups, 5)
+        self.resblocks_3d_s = JointResnet((channels, channels), temb, groups, _EPS)
+        self.shift_conv = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor, temb: Tensor) -> Tensor:
+        h = by_image(self.resblocks_3d_t(by_row(x, temb.shape[0]), temb), x)
+        out: Tensor = x + self.shift_conv(self.resblocks_3d_s(h, temb))
+        return out
+
+
+class _PixelLinear(nn.Linear):
+    """A linear layer over the channels of images, [N, C, h, w] -> [N, C', h, w]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight[:, :, None, None], self.bias)
+
+
+class _Block(TransformerBlock):
+    """Attention within a frame or to the text, to the text, over frames, MLP."""
+
+    def __init__(self, channels: int, config: SDBlocksConfig, rotary: Rotary, told: bool) -> None:
+        heads, cross = config.attention_head_dim, config.cross_attention_dim
+        super().__init__(channels, heads, cross)
+        if told:
+            self.attn1 = Attention(channels, cross, heads)
+        self.told = told
+        self.norm_temporal = nn.LayerNorm(channels)
+        self.attn_temporal = RelativeFrameAttention(channels, heads, rotary)
+
+    def forward(self, x: Tensor, states: Tensor) -> Tensor:
+        """x [G, F, S, C], states [G, L, D] -> as x."""
+        h = self.norm1(x)
+        x = x + (self.attn1(h, states) if self.told else self_attention(self.attn1, h))
+        x = x + self.attn2(self.norm2(x), states)
+        x = x + self.attn_temporal(self.norm_temporal(x))
+        x = x + self.ff(self.norm3(x))
+        return x
+
+
+class _Transformer(Transformer):
+    """A transformer between linear layers, of images that saw their neighbours first."""
+
+    def __init__(self, channels: int, groups: int, block: nn.Module) -> None:
+        super().__init__(channels, groups, block)
+        self.proj_in = _PixelLinear(channels, channels)
+        self.proj_out = _PixelLinear(channels, channels)
+        self.resblock_temporal = _FrameResnet(channels, 0, groups, 3)
+
+    def forward(self, x: Tensor, states: Tensor) -> Tensor:
+        """x [G*F, C, h, w], states [G, L, D] -> as x."""
+        seen = by_image(self.resblock_temporal(by_row(x, states.shape[0])), x)
+        return super().forward(seen, states)
+
+
+class _Parts(JointParts):
+    def __init__(self, config: VSRConfig, rotary: Rotary) -> None:
+        super().__init__(config)
+        self.told, self.rotary = config.only_cross_attention, rotary
+
+    def transformer(self, channels: int, level: int) -> nn.Module:
+        block = _Block(channels, self.config, self.rotary, self.told[level])
+        return _Transformer(channels, self.config.norm_num_groups, block)
+
+
+class VSRUNet(JointUNet):
+    """The network: noisy latents and a small picture to its prediction, of any height and width."""
+
+    any_size = True
+
+    def __init__(self, config: VSRConfig) -> None:
+        rotary = Rotary()
+        super().__init__(config, _Parts(config, rotary))
+        widths, groups = config.block_out_channels, config.norm_num_groups
+        temb = 4 * widths[0]
+        self.temporal_rotary_emb = rotary
+        self.class_embedding = nn.Embedding(config.num_class_embeds, temb)
+        self.down_temporal_blocks = nn.ModuleList(_TemporalModule(c, temb, groups) for c in widths)
+        self.mid_temporal_block = _TemporalModule(widths[-1], temb, groups)
+        self.up_temporal_blocks = nn.ModuleList(
+            _TemporalModule(c, temb, groups) for c in reversed(widths)
+        )
+
+    def between(
+        self, half: Literal["down", "mid", "up"], index: int, x: Tensor, temb: Tensor
+    ) -> Tensor:
+        """x corrected by the module that follows block `index`; skips are those before it."""
+        if half == "mid":
+            out: Tensor = self.mid_temporal_block(x, temb)
+        else:
+            blocks = self.down_temporal_blocks if half == "down" else self.up_temporal_blocks
+            out = blocks[index](x, temb)
+        return out
+
+    def forward(self, x: Tensor, t: Tensor, states: Tensor, low: Tensor, level: Tensor) -> Tensor:
+        """The prediction, [G*F, out_channels, h, w].
+
+        Args:
+            x: [G*F, 4, h, w], all frames of guidance row 0 first.
+            t: f32 [G*F], the training timestep, the same in all entries of a row.
+            states: [G, L, D], text encoder states, once per row.
+            low: [F, 3, h, w], the pictures to enlarge, with noise of `level` added.
+            level: [1], i64 or a whole f32 below `num_class_embeds`: timestep of that noise.
+        """
+        rows = states.shape[0]
+        temb = self.embedded(t, rows) + self.class_embedding(level.long())
+        return self.walk(self.beside(x, low, rows), temb, states)

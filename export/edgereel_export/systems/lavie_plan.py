@@ -1,0 +1,109 @@
+"""The modes of a LaVie cascade (arXiv:2309.15103): which parts each is made of.
+
+The published combinations are base, base and interpolation, and either with super-resolution; the
+last two also take a video of the user's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from edgereel.plan import FloatParam, Mode, Output, Param, Ref, Row, Size, TensorSpec
+from edgereel_export.lavie_checkpoint import Stage
+
+from .lavie_later import interpolation, upscaling
+from .lavie_parts import FRAMES, Part, base, given, image
+from .sd_plan import Facts
+
+__all__ = ["MODES", "modes", "needs"]
+
+MODES = {  # the parts of each mode, in order
+    "video": ("base",),
+    "image": ("image",),
+    "interpolated": ("base", "interpolation"),
+    "upscaled": ("base", "vsr"),
+    "interpolated-upscaled": ("base", "interpolation", "vsr"),
+    "interpolate": ("given", "interpolation"),
+    "upscale": ("given", "vsr"),
+}
+_NETWORKS: dict[str, Stage] = {
+    "base": "base",
+    "image": "base",
+    "interpolation": "interpolation",
+    "vsr": "vsr",
+}
+_FPS, _INTERPOLATED_FPS = 8.0, 24.0  # as published, though the second has four times the frames
+_WORDS = {
+    "base": "text to a video",
+    "image": "text to one picture",
+    "given": "a video of yours",
+    "interpolation": "with four times the frames",
+    "vsr": "with four times the height and width",
+}
+
+
+def needs(mode: str) -> set[Stage]:
+    """The networks that a mode of MODES is made with."""
+    return {_NETWORKS[part] for part in MODES[mode] if part in _NETWORKS}
+
+
+def modes(facts: Mapping[str, Facts], stages: Collection[Stage]) -> dict[str, Mode]:
+    """What can be done with the networks of `stages`.
+
+    Args:
+        facts: of "base", which are those of interpolation too, and of "vsr".
+        stages: which networks there are.
+    """
+    return {
+        name: _mode(
+            ", ".join(_WORDS[part] for part in names),
+            _INTERPOLATED_FPS if "interpolation" in names else _FPS,
+            _parts(names, facts),
+        )
+        for name, names in MODES.items()
+        if needs(name) <= set(stages)
+    }
+
+
+def _parts(names: tuple[str, ...], facts: Mapping[str, Facts]) -> list[Part]:
+    """The parts of a mode, each working on the pictures of the one before."""
+    parts: list[Part] = []
+    for name in names:
+        match name:
+            case "base":
+                parts.append(base(facts["base"]))
+            case "image":
+                parts.append(image(facts["base"]))
+            case "given":
+                large = "vsr" in names
+                parts.append(given(facts["vsr"]) if large else given(facts["base"], FRAMES))
+            case "interpolation":
+                parts.append(interpolation(facts["base"], parts[-1].frames))
+            case "vsr":
+                parts.append(upscaling(facts["vsr"], parts[-1].frames))
+    return parts
+
+
+def _mode(description: str, fps: float, parts: list[Part]) -> Mode:
+    """The mode that does one part after the other."""
+    params: dict[str, Param] = {}
+    rows: dict[str, tuple[Row, ...]] = {}
+    sizes: dict[str, Size] = {}
+    values: dict[str, TensorSpec] = {}
+    for part in parts:
+        params |= part.params
+        rows |= part.rows
+        sizes |= part.sizes
+        values |= part.values
+    params["fps"] = FloatParam(
+        description="frames per second of the file", default=fps, min=0.1, max=120.0
+    )
+    return Mode(
+        description=description,
+        params=params,
+        sizes=sizes,
+        rows=rows,
+        values=values,
+        stages=tuple(stage for part in parts for stage in part.stages),
+        output=Output(value=parts[-1].frames.value, fps=Ref(param="fps")),
+    )

@@ -1,0 +1,257 @@
+"""LaVie's modes against loops of diffusers' schedulers over the same networks, with the same noise.
+
+Alone: pytest tests/export/test_lavie.py
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+diffusers = pytest.importorskip("diffusers")
+
+from diffusers.schedulers import scheduling_ddpm  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
+
+from edgereel import load, plan  # noqa: E402
+from edgereel.errors import InputError  # noqa: E402
+from edgereel.tokenizer import Tokenizer  # noqa: E402
+from edgereel_export.systems import lavie  # noqa: E402
+from edgereel_export.systems.extras import Extras  # noqa: E402
+
+pytestmark = [
+    pytest.mark.torch,
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore"),  # diffusers: deprecated numpy
+]
+
+# Both run in float32; what is left are the order of sums and the cut to 255 levels, of which one
+# level everywhere would be 48 dB.
+LEAST_PSNR = 45.0
+SIDE, LATENT, FRAMES, STEPS = 64, 16, 3, 4
+PROMPT = "a red circle"
+BETAS = {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}
+Network = Callable[[Any, Any, Any], Any]
+
+
+def noise(*shape: int, seed: int = 0) -> Any:
+    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+
+
+def psnr(ours: Any, theirs: Any) -> float:
+    """Of u8 frames, which must show something."""
+    assert ours.shape == theirs.shape and theirs.std() > 10
+    error = np.mean((ours.astype(np.float64) - theirs) ** 2)
+    return float(10 * np.log10(255**2 / max(error, 1e-9)))
+
+
+def states(tiny: Any, encoder: str, *texts: str) -> Any:
+    """Text states f32 [2, L, D] as the cascade makes them."""
+    spec = plan.load(tiny.folder).tokenizers[encoder]
+    ids, _, _ = Tokenizer(tiny.folder / spec.file, spec).encode(list(texts))
+    part = tiny.cascade.upscaler if encoder.startswith("up") else tiny.cascade.around
+    with torch.no_grad():
+        return part.text_encoder(input_ids=torch.from_numpy(ids)).last_hidden_state
+
+
+def guided(network: Network, text: Any, scale: float) -> Callable[[Any, Any], Any]:
+    """The network's prediction for frames x [F, ...], its two guidance rows one after the other."""
+
+    def predict(x: Any, t: Any) -> Any:
+        each = torch.full((len(x),), float(t))
+        with torch.no_grad():
+            rows = [network(x, each, text[row : row + 1]) for row in range(2)]
+        return rows[0] + scale * (rows[1] - rows[0])
+
+    return predict
+
+
+def sampled(scheduler: Any, predict: Any, x: Any) -> Any:
+    """Latents after all steps of a scheduler of diffusers."""
+    scheduler.set_timesteps(STEPS)
+    x = x * scheduler.init_noise_sigma
+    for t in scheduler.timesteps:
+        seen = scheduler.scale_model_input(x, t)
+        x = scheduler.step(predict(seen, t), t, x, return_dict=False)[0]
+    return x
+
+
+def pictures(vae: Any, latents: Any, offset: float) -> Any:
+    """u8 [F, H, W, 3] by the autoencoder in PyTorch."""
+    from edgereel_export.modules.sd_vae import SDDecoder
+
+    with torch.no_grad():
+        frames = SDDecoder(vae)(latents / vae.config.scaling_factor)
+    levels = ((frames / 2 + 0.5).clamp(0, 1) * 255 + offset).to(torch.uint8)
+    return levels.permute(0, 2, 3, 1).numpy()
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "euler"])
+def test_the_base_follows_its_samplers(
+    tiny_lavie: Any, sampler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As published: ddpm at 750, 500, 250, 0 for four steps, ddim one higher, euler 999 to 0."""
+    first = noise(FRAMES, 4, LATENT, LATENT)
+    fresh = [noise(*first.shape, seed=k + 1) for k in range(STEPS)]
+    scheduler = {
+        "ddpm": diffusers.DDPMScheduler(clip_sample=False, **BETAS),
+        "ddim": diffusers.DDIMScheduler(
+            clip_sample=False, set_alpha_to_one=False, steps_offset=1, **BETAS
+        ),
+        "euler": diffusers.EulerDiscreteScheduler(timestep_spacing="linspace", **BETAS),
+    }[sampler]
+    draws: Iterator[Any] = iter(fresh)
+    monkeypatch.setattr(
+        scheduling_ddpm, "randn_tensor", lambda *_, **__: torch.from_numpy(next(draws))
+    )
+    text = states(tiny_lavie, "text_encoder", "blue", PROMPT)
+    predict = guided(tiny_lavie.cascade.unets["base"], text, 3.0)
+    latents = sampled(scheduler, predict, torch.from_numpy(first))
+    theirs = pictures(tiny_lavie.cascade.around.vae, latents, 0.5)
+    ours = load(tiny_lavie.folder, backend="ort")(
+        PROMPT,
+        negative_prompt="blue",
+        sampler=sampler,
+        steps=STEPS,
+        guidance=3.0,
+        frames=FRAMES,
+        height=SIDE,
+        width=SIDE,
+        decode_chunk=2,
+        noise={"x_T": first, **{f"z.{k}": array for k, array in enumerate(fresh)}},
+    ).frames
+    assert psnr(ours, theirs) >= LEAST_PSNR
+
+
+def test_a_picture_passes_by_the_attention_over_frames(tiny_lavie: Any) -> None:
+    first = noise(1, 4, LATENT, LATENT)
+    scheduler = diffusers.DDIMScheduler(
+        clip_sample=False, set_alpha_to_one=False, steps_offset=1, **BETAS
+    )
+    text = states(tiny_lavie, "text_encoder", "", PROMPT)
+    vae, found = tiny_lavie.cascade.around.vae, {}
+    for name, unet in (
+        ("image", tiny_lavie.cascade.image),
+        ("video", tiny_lavie.cascade.unets["base"]),
+    ):
+        latents = sampled(scheduler, guided(unet, text, 7.5), torch.from_numpy(first))
+        found[name] = pictures(vae, latents, 0.5)
+    ours = load(tiny_lavie.folder, backend="ort")(
+        PROMPT, mode="image", sampler="ddim", steps=STEPS, height=SIDE, width=SIDE,
+        noise={"x_T": first},
+    ).frames  # fmt: skip
+    assert psnr(ours, found["image"]) >= LEAST_PSNR
+    assert psnr(ours, found["video"]) < 40
+
+
+def test_the_picture_network_has_no_weights_of_its_own(tiny_lavie: Any) -> None:
+    graphs = plan.load(tiny_lavie.folder).graphs
+    video, image = graphs["unet"].weights, graphs["unet_image"].weights
+    assert set(video) & set(image)
+    own = set(image) - set(video)
+    size = {rel: (tiny_lavie.folder / rel).stat().st_size for rel in {*video, *image}}
+    assert sum(size[rel] for rel in own) < 0.05 * sum(size[rel] for rel in video)
+
+
+def test_interpolation_follows_the_published_list_and_copies(tiny_lavie: Any) -> None:
+    """Timesteps round(k 999 / (n - 1)), alphas in float64; frame j copies given frame (j+1)//4."""
+    given = np.random.default_rng(7).integers(0, 256, (FRAMES, SIDE, SIDE, 3), np.uint8)
+    count = 4 * FRAMES - 3
+    posterior, first = noise(FRAMES, 4, LATENT, LATENT), noise(count, 4, LATENT, LATENT, seed=1)
+    cascade = tiny_lavie.cascade
+    unit = torch.from_numpy(given).float().permute(0, 3, 1, 2) / 127.5 - 1
+    vae = cascade.around.vae
+    with torch.no_grad():
+        mean, logvar = vae.quant_conv(vae.encoder(unit)).chunk(2, 1)
+    encoded = (mean + (logvar / 2).exp() * torch.from_numpy(posterior)) * vae.config.scaling_factor
+    copied = torch.stack([encoded[j // 4] for j in range(1, count + 1)])
+    text = states(tiny_lavie, "text_encoder", "None", PROMPT + ", 4k.")
+    unet = cascade.unets["interpolation"]
+    predict = guided(lambda x, t, s: unet(x, t, s, copied), text, 4.0)
+    alphas = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000, dtype=np.float64))
+    x = torch.from_numpy(first)
+    kept = [0, 333, 666, 999]
+    for at in reversed(range(STEPS)):
+        now, after = alphas[kept[at]], alphas[kept[at - 1]] if at else 1.0
+        e = predict(x, kept[at])
+        x0 = (x - (1 - now) ** 0.5 * e) / now**0.5
+        x = after**0.5 * x0 + (1 - after) ** 0.5 * e
+    theirs = pictures(vae, x, 0.5)
+    ours = load(tiny_lavie.folder, backend="ort")(
+        PROMPT, mode="interpolate", video=given, frames=FRAMES, resolution=SIDE, decode_chunk=2,
+        noise={"posterior.z": posterior, "more.x_T": first},
+        **{"steps.interpolation": STEPS},
+    ).frames  # fmt: skip
+    assert psnr(ours, theirs) >= LEAST_PSNR
+
+
+def test_upscaling_follows_the_published_chunks(tiny_lavie: Any) -> None:
+    """v-prediction; noise on the small pictures by the upscaler's own schedule, at level 50."""
+    small = np.random.default_rng(8).integers(0, 256, (FRAMES, 16, 24, 3), np.uint8)
+    cascade, level, size = tiny_lavie.cascade, 50, 2
+    text = states(tiny_lavie, "upscaling_text_encoder", "blur, worst quality", PROMPT)
+    noisier = diffusers.DDPMScheduler(beta_schedule="scaled_linear", beta_start=1e-4, beta_end=0.02)
+    given, latents = {}, []
+    for chunk, start in enumerate(range(0, FRAMES, size)):
+        part = torch.from_numpy(small[start : start + size]).float().permute(0, 3, 1, 2)
+        low, first = noise(*part.shape, seed=chunk), noise(len(part), 4, 16, 24, seed=chunk + 5)
+        given |= {f"low.z[{chunk}]": low, f"large.x_T[{chunk}]": first}
+        noisy = noisier.add_noise(part / 127.5 - 1, torch.from_numpy(low), torch.tensor([level]))
+        scheduler = diffusers.DDIMScheduler(
+            clip_sample=False, set_alpha_to_one=False, steps_offset=1,
+            prediction_type="v_prediction", **BETAS,
+        )  # fmt: skip
+
+        def network(x: Any, t: Any, s: Any, noisy: Any = noisy) -> Any:
+            return cascade.unets["vsr"](x, t, s, noisy, torch.tensor([level]))
+
+        latents.append(sampled(scheduler, guided(network, text, 5.0), torch.from_numpy(first)))
+    theirs = pictures(cascade.upscaler.vae, torch.cat(latents), 0.0)
+    ours = load(tiny_lavie.folder, backend="ort")(
+        PROMPT, mode="upscale", video=small, resolution=24, upscaling_chunk=size, noise=given,
+        **{"steps.upscaling": STEPS},
+    ).frames  # fmt: skip
+    assert ours.shape == (FRAMES, 64, 96, 3)
+    assert psnr(ours, theirs) >= LEAST_PSNR
+
+
+def test_all_stages_make_the_published_sizes(tiny_lavie: Any) -> None:
+    """F frames become 4F - 3, sides four times as long."""
+    steps = {"steps.interpolation": 1, "steps.upscaling": 1}
+    frames = load(tiny_lavie.folder, backend="ort")(
+        PROMPT, mode="interpolated-upscaled", steps=1, frames=2, height=32, width=64, **steps
+    ).frames
+    assert frames.shape == (5, 128, 256, 3)
+
+
+def test_only_what_the_modes_need_is_loaded(tiny_lavie: Any, tmp_path: Path) -> None:
+    """A LoRA reaches the spatial layers of the base network; other networks may be missing."""
+    folder = shutil.copytree(tiny_lavie.checkpoint, tmp_path / "checkpoint")
+    (folder / "lavie_vsr.pt").unlink()
+    shutil.rmtree(folder / "stable-diffusion-x4-upscaler")
+    before = tiny_lavie.cascade.unets["base"].state_dict()
+    key = next(key for key in before if key.endswith("attn1.to_q.weight"))
+    down, up = torch.ones(1, before[key].shape[1]), torch.ones(before[key].shape[0], 1)
+    name = "unet." + key.removesuffix(".weight")
+    save_file(
+        {f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up}, tmp_path / "l.safetensors"
+    )
+    extras = Extras(loras=((tmp_path / "l.safetensors", 0.5),), modes=("video",))
+    found = lavie.load(folder, extras)
+    assert list(found.unets) == ["base"] and found.upscaler is None
+    after = found.unets["base"].state_dict()
+    changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    assert changed == {key}
+    assert torch.allclose(after[key], before[key] + 0.5)
+    assert set(found.modes()) == {"video", "image"}
+    assert set(lavie.load(folder).unets) == {"base", "interpolation"}
+    with pytest.raises(InputError, match=r"lacks lavie_vsr\.pt; expected it for the modes"):
+        lavie.load(folder, Extras(modes=("upscaled",)))
+    with pytest.raises(InputError, match=r"--controlnet has no meaning with lavie"):
+        lavie.load(folder, Extras(controlnets={"canny": folder}))
