@@ -6,6 +6,7 @@ import ctypes
 import functools
 import importlib.util
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # a core each, read when torch and others are imported
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 TOY = Path(__file__).parent / "data" / "toy"
 EditCascade = Callable[[Path, Callable[[dict[str, Any]], object]], Path]
 EditToy = Callable[[Callable[[dict[str, Any]], object]], Path]
@@ -41,6 +44,7 @@ def missing(marker: str) -> str:
     return ""
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in its own
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests that share what takes long to make stay in one process, the largest groups first."""
     if not config.pluginmanager.hasplugin("xdist"):

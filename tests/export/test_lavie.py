@@ -214,7 +214,8 @@ def test_upscaling_follows_the_published_chunks(tiny_lavie: Any) -> None:
         latents.append(sampled(scheduler, guided(network, text, 5.0), torch.from_numpy(first)))
     theirs = pictures(cascade.upscaler.vae, torch.cat(latents), 0.0)
     ours = load(tiny_lavie.folder, backend="ort")(
-        PROMPT, mode="upscale", video=small, resolution=24, upscaling_chunk=size, noise=given,
+        PROMPT, mode="upscale", video=small, frames=FRAMES, resolution=24, upscaling_chunk=size,
+        noise=given,
         **{"steps.upscaling": STEPS},
     ).frames  # fmt: skip
     assert ours.shape == (FRAMES, 64, 96, 3)

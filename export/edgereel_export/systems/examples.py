@@ -5,12 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["ids", "pictures", "randn"]
+__all__ = ["ids", "pictures", "rand", "randn"]
 
 
 def randn(*shape: int) -> Tensor:
     """Normal numbers, f32."""
     return torch.randn(shape, generator=_generator())
+
+
+def rand(*shape: int) -> Tensor:
+    """Numbers in 0..1, f32."""
+    return torch.rand(shape, generator=_generator())
 
 
 def pictures(*shape: int) -> Tensor:

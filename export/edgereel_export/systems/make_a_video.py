@@ -31,6 +31,7 @@ from edgereel_export.modules.unet import UNet, UNetConfig
 from edgereel_export.shapes.networks import CHECKPOINT
 from edgereel_export.step import StepConfig, step_graph
 
+from .examples import rand
 from .extras import NO_EXTRAS, Extras
 from .make_a_video_plan import Widths, modes
 from .make_a_video_profile import Profile
@@ -112,7 +113,7 @@ class MakeAVideo:
             tokens, bias, emb = decoder(*_pick(given, _CONDITION))
         told = {"tokens": tokens, "bias": bias, "emb": emb}
         last = {name: value[-1:].contiguous() for name, value in told.items()}
-        frames = {"known": torch.rand(1, 4, *video[2:]), **last}
+        frames = {"known": rand(1, 4, *video[2:]), **last}
         sr_low, sr_high = (1, 3, p.length, low, low), (p.chunk, 3, side, side)
         text = {name: given[name] for name in ("embeds", "states", "mask")}
         prior_config = StepConfig("x0", 5.0)
@@ -134,7 +135,7 @@ class MakeAVideo:
             "decoder": step_graph(self.unet("decoder"), pixel_config, clip, told, in_rows),
             "interpolation_condition": Graph(
                 interpolation,
-                {"clip": torch.rand(clip), **{n: given[n] for n in _CONDITION if n != "row"}},
+                {"clip": rand(*clip), **{n: given[n] for n in _CONDITION if n != "row"}},
                 ("known", "tokens", "bias", "emb"),
                 {name: in_rows[name] for name in text},
             ),
@@ -143,32 +144,32 @@ class MakeAVideo:
             ),
             "keep_known": Graph(
                 glue.KeepKnown(p.skip),
-                {"video": torch.rand(video), "clip": torch.rand(clip)},
+                {"video": rand(*video), "clip": rand(*clip)},
                 ("out",),
             ),
             "upsample_low": Graph(
-                glue.Upsample(p.size, p.scale_low), {"x": torch.rand(video)}, ("low",)
+                glue.Upsample(p.size, p.scale_low), {"x": rand(*video)}, ("low",)
             ),
             "super_res_low": step_graph(
                 _Concatenated(self.unet("super_res_low")),
                 pixel_config,
                 sr_low,
-                {"low": torch.rand(sr_low)},
+                {"low": rand(*sr_low)},
                 {},
             ),
-            "frame_batch": Graph(glue.FrameBatch(), {"x": torch.rand(sr_low)}, ("frames",)),
+            "frame_batch": Graph(glue.FrameBatch(), {"x": rand(*sr_low)}, ("frames",)),
             "upsample_high": Graph(
                 glue.Upsample(low, p.scale_high),
-                {"x": torch.rand(p.chunk, 3, low, low)},
+                {"x": rand(p.chunk, 3, low, low)},
                 ("low",),
                 {"x": {0: "K"}, "low": {0: "K"}},
             ),
             "super_res_high": step_graph(
-                high, pixel_config, sr_high, {"low": torch.rand(sr_high)}, chunked
+                high, pixel_config, sr_high, {"low": rand(*sr_high)}, chunked
             ),
             "pixels": Graph(
                 glue.Pixels(),
-                {"x": torch.rand(sr_high) * 2 - 1},
+                {"x": rand(*sr_high) * 2 - 1},
                 ("frames",),
                 {"x": {0: "K"}, "frames": {0: "K"}},
             ),
