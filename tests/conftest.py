@@ -49,13 +49,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Tests that share what takes long to make stay in one process, the largest groups first."""
     if not config.pluginmanager.hasplugin("xdist"):
         return
-    groups = [_group(item) for item in items]
-    for item, group in zip(items, groups, strict=True):
-        item.add_marker(pytest.mark.xdist_group(group))
-    order = {
-        item: (-_WEIGHT.get(group, 0), group) for item, group in zip(items, groups, strict=True)
-    }
-    items.sort(key=order.__getitem__)
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
+    items.sort(key=lambda item: (-_WEIGHT.get(_group(item), 0), _group(item)))
 
 
 _WEIGHT = {"lavie": 3, "text2video-zero": 2, "make-a-video": 1}  # exports that many tests need

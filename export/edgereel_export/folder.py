@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +53,11 @@ def write_folder(
         graphs, weights = {}, SharedWeights()
         with fitting("the cascade"):
             modes = modes or cascade.modes()
-            used = {op.graph for op in _ops(modes) if isinstance(op, plan.Run | plan.Denoise)}
+            used = {
+                op.graph
+                for op in plan.ops(modes.values())
+                if isinstance(op, plan.Run | plan.Denoise)
+            }
             sources = {key: graph for key, graph in cascade.graphs().items() if key in used}
         for done, (key, graph) in enumerate(sources.items()):
             progress(key, done, len(sources))
@@ -85,10 +89,6 @@ def write_folder(
         if (out / "builds").is_dir():
             shutil.copytree(out / "builds", folder / "builds", copy_function=_link)
     return plan.load(out)
-
-
-def _ops(modes: Mapping[str, plan.Mode]) -> Iterator[plan.Op]:
-    return (op for mode in modes.values() for stage in mode.stages for op in stage.ops)
 
 
 def check_out(out: Path) -> None:

@@ -30,6 +30,7 @@ __all__ = [
     "Upscaler",
     "read_stable_diffusion",
     "read_upscaler",
+    "read_vae",
     "unet_config",
 ]
 
@@ -81,7 +82,7 @@ def read_stable_diffusion(checkpoint: Path) -> Companion:
             f"was trained from. Download https://huggingface.co/CompVis/{STABLE_DIFFUSION}."
         )
     return Companion(
-        vae=_vae(folder, 0.18215),
+        vae=read_vae(folder),
         text_encoder=_text_encoder(folder),
         tokens=diffusers_folder.tokenizer(folder),
         scheduler=_linear(diffusers_folder.scheduler(folder)),
@@ -97,7 +98,7 @@ def read_upscaler(checkpoint: Path, width: int) -> Upscaler:
     folder = checkpoint / UPSCALER
     diffusers_folder.check_upscaler(folder, width)
     return Upscaler(
-        vae=_vae(folder, _UPSCALER_SCALING),
+        vae=read_vae(folder, _UPSCALER_SCALING),
         text_encoder=_text_encoder(folder),
         tokens=diffusers_folder.tokenizer(folder),
         scheduler=_linear(diffusers_folder.scheduler(folder)),
@@ -112,7 +113,7 @@ def _linear(scheduler: SchedulerConfig) -> SchedulerConfig:
     )
 
 
-def _vae(folder: Path, scaling: float) -> SDVAE:
+def read_vae(folder: Path, scaling: float = 0.18215) -> SDVAE:
     """The autoencoder of a folder; `scaling` is for a config.json that does not say it."""
     config, weights = diffusers_folder.component(folder, "vae")
     vae = SDVAE(SDVAEConfig.from_json({"scaling_factor": scaling, **config}))

@@ -23,7 +23,7 @@ from edgereel import builds
 from edgereel.backends.trt_library import LIBRARIES, Library, device, library
 from edgereel.errors import BackendUnavailable, BuildMismatch, InputError
 from edgereel.files import all_or_nothing
-from edgereel.plan import Denoise, Plan, Run, load
+from edgereel.plan import Denoise, Plan, Run, load, ops
 from edgereel_export import trt_child
 from edgereel_export.trt_engine import Job
 from edgereel_export.trt_profiles import graph_profiles
@@ -194,7 +194,7 @@ def _gpus(trt: Library, asked: tuple[str, ...] | None) -> tuple[list[str], str |
 def _chosen(plan: Plan, graphs: Collection[str] | None) -> list[str]:
     """The graphs to compile, in the plan's order."""
     if graphs is None:
-        used = {op.graph for op in _ops(plan) if isinstance(op, Run | Denoise)}
+        used = {op.graph for op in ops(plan.modes.values()) if isinstance(op, Run | Denoise)}
         return [name for name in plan.graphs if name in used]
     unknown = sorted(set(graphs) - set(plan.graphs))
     if unknown or not graphs:
@@ -203,10 +203,6 @@ def _chosen(plan: Plan, graphs: Collection[str] | None) -> list[str]:
             f"{', '.join(plan.graphs)}. Choose from these, or leave it out for all."
         )
     return [name for name in plan.graphs if name in graphs]
-
-
-def _ops(plan: Plan) -> list[Any]:
-    return [op for mode in plan.modes.values() for stage in mode.stages for op in stage.ops]
 
 
 def _task(
@@ -220,7 +216,9 @@ def _task(
         graph=graph,
         source=source,
         profiles=profiles,
-        denoise=any(isinstance(op, Denoise) and op.graph == graph for op in _ops(plan)),
+        denoise=any(
+            isinstance(op, Denoise) and op.graph == graph for op in ops(plan.modes.values())
+        ),
         key=builds.engine_key(shared, source, profiles),
         bytes=sum(path.stat().st_size for path in paths.values()),
     )

@@ -20,6 +20,7 @@ from edgereel.plan import (
     TensorSpec,
     Tokenize,
     VideoParam,
+    ops,
     resized,
 )
 
@@ -143,7 +144,7 @@ def _denoise_title(mode: Mode, op: Denoise) -> str:
 
 def _graphs(plan: Plan, mode: Mode) -> list[str]:
     rows = [("graph", "weights", "files", "")]
-    for name in dict.fromkeys(op.graph for op in _ops(mode) if isinstance(op, Run | Denoise)):
+    for name in dict.fromkeys(op.graph for op in ops([mode]) if isinstance(op, Run | Denoise)):
         spec = plan.graphs[name]
         counts = weights(plan.folder / spec.file)
         counted = ", ".join(f"{_millions(n)} {_SHORT.get(t, t)}" for t, n in counts.items())
@@ -187,7 +188,7 @@ def _default(mode: Mode, field: object) -> object:
 def _symbols(mode: Mode) -> dict[str, int]:
     """Sizes of the shape symbols for the default params, as far as those decide them."""
     sizes = _start_symbols(mode)
-    for op in _ops(mode):
+    for op in ops([mode]):
         if isinstance(op, Tokenize):
             axis = mode.values[op.ids].shape[0]
             if isinstance(axis, str):
@@ -263,10 +264,6 @@ def _lives(mode: Mode) -> dict[str, Life]:
         at = last + 1
     touch((mode.output.value,), at)
     return lives
-
-
-def _ops(mode: Mode) -> Iterator[Op]:
-    return (op for stage in mode.stages for op in stage.ops)
 
 
 def _reads(op: Op) -> tuple[str, ...]:

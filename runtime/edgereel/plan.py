@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -23,13 +24,15 @@ from edgereel.plan_format import (
     DType,
     Filter,
     Final,
+    Mode,
+    Op,
     Sampler,
     Size,
     Spacing,
     Variance,
 )
 
-__all__ = ["Plan", "encode", "load", "parse", "resized"]
+__all__ = ["Plan", "encode", "load", "ops", "parse", "resized"]
 __all__ += plan_format.__all__
 
 # What an error lists when the last part of its place is one of these keys.
@@ -43,6 +46,11 @@ _WORDS: dict[str, tuple[str, ...]] = {
     "final": get_args(Final),
     "variance": get_args(Variance),
 }
+
+
+def ops(modes: Iterable[Mode]) -> Iterator[Op]:
+    """Every op of some modes, in order."""
+    return (op for mode in modes for stage in mode.stages for op in stage.ops)
 
 
 def resized(size: Size, number: int) -> tuple[int, int]:

@@ -170,6 +170,11 @@ class SDVAEConfig:
     norm_num_groups: Size = 32
     scaling_factor: Annotated[float, Meta(gt=0)] = 0.18215
 
+    @property
+    def factor(self) -> int:
+        """Pixels per latent."""
+        return 1 << len(self.block_out_channels) - 1
+
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> SDVAEConfig:
         """The config of an autoencoder's config.json.

@@ -80,11 +80,13 @@ _KINDS: dict[type, Any] = {
     SDVAEConfig: SDVAE,
     SDUNetConfig: SDUNet,
 }
+CONFIGS["lavie_base"] = CONFIGS["unet"]
+_LAVIE: dict[str, Any] = {"lavie_base": LaVieUNet}  # without config.json, in one folder
 
 
 def weights_file(name: str) -> Path:
     """Where the weights of a network are kept; its config.json lies beside them."""
-    if name.startswith("lavie_"):
+    if name in _LAVIE:
         return LAVIE / f"{name}.safetensors"
     if name in ("vae", "unet"):
         return LATENT / name / "diffusion_pytorch_model.safetensors"
@@ -99,10 +101,9 @@ def build(name: str, vocabulary: int = 512) -> nn.Module:
         return CLIPTextModelWithProjection(text)
     if name == "image_encoder":
         return CLIPVisionModelWithProjection(CLIPVisionConfig(image_size=32, patch_size=8, **_CLIP))
-    if name == "lavie_base":
-        return LaVieUNet(CONFIGS["unet"])
     config = CONFIGS[name]
-    module = _KINDS[type(config)](config)
+    kind = _LAVIE[name] if name in _LAVIE else _KINDS[type(config)]
+    module = kind(config)
     assert isinstance(module, nn.Module)
     return module
 

@@ -105,7 +105,7 @@ class Trainer:
         torch.save(state, temporary)
         temporary.replace(self.path)
         for name, module in modules.items():
-            if name in CONFIGS or name.endswith("encoder") or name.startswith("lavie_"):
+            if name in CONFIGS or name.endswith("encoder"):
                 own = {k: self.average[f"{name}.{k}"] for k in module.state_dict()}
                 _save(name, module, own)
 

@@ -33,23 +33,19 @@ from edgereel_export.lavie_companions import (
 from edgereel_export.modules import lavie_glue as glue
 from edgereel_export.modules.lavie_unet import InterpolationUNet, LaVieUNet
 from edgereel_export.modules.lavie_vsr import VSRUNet
-from edgereel_export.modules.sd_glue import LatentPictures, TextStates
 from edgereel_export.modules.sd_unet import UNet
-from edgereel_export.step import StepConfig, step_graph
 
-from .examples import ids, pictures, randn
+from .examples import pictures, randn
 from .extras import NO_EXTRAS, Extras
 from .lavie_plan import MODES, modes, needs
+from .sd_graphs import EXAMPLE, IMAGE, PICTURE, decode_graph, sd_step, text_graph
 from .sd_plan import Facts
 
 __all__ = ["CHECKPOINTS", "LaVie", "load", "tiny"]
 
 CHECKPOINTS: dict[str, Path] = {}  # --size NAME: none comes with Edgereel yet
 _SIZE = 320, 512  # default height and width
-_EXAMPLE = 3, 16, 24  # frames, latent height and width of the example inputs
-_IMAGE = {2: "h", 3: "w"}  # free axes of latents
-_LARGE = {2: "H", 3: "W"}  # of those of super-resolution
-_PICTURE = {0: "K", 1: "H", 2: "W"}
+_LARGE = {2: "H", 3: "W"}  # free axes of super-resolution's latents
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +87,7 @@ class LaVie:
         ):
             if part is None or unet is None:
                 continue
-            factor = 1 << len(part.vae.config.block_out_channels) - 1
+            factor = part.vae.config.factor
             levels = len(unet.config.block_out_channels)
             found[name] = Facts(
                 part.tokens.length,
@@ -115,88 +111,63 @@ class LaVie:
 
     def _small_graphs(self, around: Companion) -> dict[str, Graph]:
         """Of base and interpolation."""
-        frames, height, width = _EXAMPLE
-        factor = 1 << len(around.vae.config.block_out_channels) - 1
+        frames, height, width = EXAMPLE
+        factor = around.vae.config.factor
         one = {name: randn(2, 4, height, width) for name in ("mean", "deviation", "z")}
-        latents = {0: "K", **_IMAGE}
+        latents = {0: "K", **IMAGE}
         graphs = {
-            "text_encoder": _text(around),
-            "decode": Graph(
-                LatentPictures(around.vae, rounded=True),
-                {"x": randn(2, 4, height, width)},
-                ("frames",),
-                {"x": latents, "frames": _PICTURE},
-            ),
+            "text_encoder": text_graph(around.text_encoder, around.tokens.length),
+            "decode": decode_graph(around.vae, rounded=True),
             "encode": Graph(
                 glue.Posterior(around.vae),
                 {"frames": pictures(2, height * factor, width * factor, 3)},
                 ("mean", "deviation"),
-                {"frames": _PICTURE, "mean": latents, "deviation": latents},
+                {"frames": PICTURE, "mean": latents, "deviation": latents},
             ),
             "copied": Graph(
                 glue.CopiedFrames(),
                 one,
                 ("copied",),
-                {"copied": {0: "T", **_IMAGE}, **{key: {0: "F", **_IMAGE} for key in one}},
+                {"copied": {0: "T", **IMAGE}, **{key: {0: "F", **IMAGE} for key in one}},
             ),
         }
         networks = {"unet": self.unets.get("base"), "unet_image": self.image}
         for name, network in networks.items():
             if network is not None:
-                graphs[name] = _step(network, around, (frames, 4, height, width), {}, _IMAGE)
+                graphs[name] = _step(network, around, {}, IMAGE)
         if "interpolation" in self.unets:
             more = {"copied": randn(frames, 4, height, width)}
-            unet = self.unets["interpolation"]
-            graphs["interpolation"] = _step(unet, around, (frames, 4, height, width), more, _IMAGE)
+            graphs["interpolation"] = _step(self.unets["interpolation"], around, more, IMAGE)
         return graphs
 
     def _large_graphs(self, upscaler: Upscaler) -> dict[str, Graph]:
         """Of super-resolution, whose latents are as large as its small pictures."""
-        frames, height, width = _EXAMPLE
+        frames, height, width = EXAMPLE
         more = {"low": randn(frames, 3, height, width), "level": torch.tensor([50])}
-        shape = (frames, 4, height, width)
         latents = {0: "K", **_LARGE}
         return {
-            "upscaling_text_encoder": _text(upscaler),
+            "upscaling_text_encoder": text_graph(upscaler.text_encoder, upscaler.tokens.length),
             "unit": Graph(
                 glue.UnitPictures(),
                 {"frames": pictures(2, height, width, 3)},
                 ("x",),
-                {"frames": _PICTURE, "x": latents},
+                {"frames": PICTURE, "x": latents},
             ),
-            "upscaling": _step(self.unets["vsr"], upscaler, shape, more, _LARGE),
-            "upscaling_decode": Graph(
-                LatentPictures(upscaler.vae),
-                {"x": randn(2, 4, height, width)},
-                ("frames",),
-                {"x": latents, "frames": {0: "K", 1: "PH", 2: "PW"}},
+            "upscaling": _step(self.unets["vsr"], upscaler, more, _LARGE),
+            "upscaling_decode": decode_graph(
+                upscaler.vae, sides=_LARGE, large={0: "K", 1: "PH", 2: "PW"}
             ),
         }
 
 
-def _text(part: Companion) -> Graph:
-    """The graph of a text encoder."""
-    return Graph(
-        TextStates(part.text_encoder),
-        {"ids": ids(2, part.tokens.length)},
-        ("states",),
-        {"ids": {0: "G"}, "states": {0: "G"}},
-    )
-
-
 def _step(
-    network: UNet,
-    part: Companion,
-    shape: tuple[int, ...],
-    more: Mapping[str, Tensor],
-    sides: Mapping[int, str],
+    network: UNet, part: Companion, more: Mapping[str, Tensor], sides: Mapping[int, str]
 ) -> Graph:
     """The denoise graph of a network with text states and `more` conditions."""
     states = randn(2, part.tokens.length, network.config.cross_attention_dim)
     frames = {0: "F", **sides}
-    free = {"x": frames, "copied": frames, "low": frames, "states": {0: "G"}}
-    config = StepConfig(part.scheduler.prediction)  # latents are never clipped
-    return step_graph(network, config, shape, {"states": states, **more}, free)
+    free = {"x": frames, "copied": frames, "low": frames}
+    return sd_step(network, part.scheduler.prediction, {"states": states, **more}, free)
 
 
 def load(checkpoint: Path, extras: Extras = NO_EXTRAS) -> LaVie:

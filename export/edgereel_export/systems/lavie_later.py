@@ -21,8 +21,18 @@ from edgereel.plan import (
     TextParam,
 )
 
-from .lavie_parts import Frames, Part, decoded_by, states_of
-from .sd_plan import Facts, denoise_op, f32, guidance_of, latent_sizes, sampling_params, u8
+from .lavie_parts import Frames, Part, decoded_by
+from .sd_plan import (
+    Facts,
+    denoise_op,
+    f32,
+    guidance_of,
+    latent_sizes,
+    sampling_params,
+    text_stage,
+    text_values,
+    u8,
+)
 
 __all__ = ["interpolation", "upscaling"]
 
@@ -34,7 +44,7 @@ _MOST_LEVEL = 350  # noise that super-resolution was trained with
 
 def interpolation(facts: Facts, before: Frames) -> Part:
     """F frames to 4F - 3, all of them made anew."""
-    text_values, text = states_of("interpolation", facts, "text_encoder")
+    text = text_stage("interpolation", tokenizer="text_encoder")
     few, many = (before.number, 4, "h", "w"), ("T", 4, "h", "w")
     after = Frames("more", "T")
     decoded, decode = decoded_by("decode", "more.x_0", many, after)
@@ -68,7 +78,7 @@ def interpolation(facts: Facts, before: Frames) -> Part:
     )
     ops = (Noise(value="posterior.z"), copy, Noise(value="more.x_T"), denoise)
     values = {
-        **text_values,
+        **text_values(facts, "interpolation"),
         "seen": u8("K", "H", "W", 3),
         **dict.fromkeys(("mean.part", "deviation.part"), f32("K", 4, "h", "w")),
         **dict.fromkeys(("mean", "deviation", "posterior.z"), f32(*few)),
@@ -87,7 +97,8 @@ def interpolation(facts: Facts, before: Frames) -> Part:
 
 def upscaling(facts: Facts, before: Frames) -> Part:
     """Pictures to ones of four times the height and width, a few frames at a time."""
-    text_values, text = states_of("upscaling", facts, "upscaling_text_encoder")
+    encoder = "upscaling_text_encoder"
+    text = text_stage("upscaling", encoder=encoder, tokenizer=encoder)
     shape = (before.number, 4, "H", "W")
     after = Frames("large", before.number, "PH", "PW")
     decoded, decode = decoded_by("upscaling_decode", "large.x_0", shape, after)
@@ -117,7 +128,7 @@ def upscaling(facts: Facts, before: Frames) -> Part:
     )
     each = Each(value=before.value, as_="small", size=Ref(param="upscaling_chunk"))
     values = {
-        **text_values,
+        **text_values(facts, "upscaling"),
         "noise_level": TensorSpec(dtype="int64", shape=(1,)),
         "small": u8("K", "H", "W", 3),
         **dict.fromkeys(("low", "noisy"), f32("K", 3, "H", "W")),

@@ -15,17 +15,17 @@ from edgereel.plan import (
     Param,
     Ref,
     Row,
-    Run,
     Size,
     Stage,
     TensorSpec,
     TextParam,
-    Tokenize,
 )
 
 from .sd_plan import (
+    SEED,
     SIZES,
     Facts,
+    decode_op,
     denoise_op,
     f32,
     given_video,
@@ -33,6 +33,8 @@ from .sd_plan import (
     prompts,
     sampling_params,
     size_params,
+    text_stage,
+    text_values,
     u8,
 )
 
@@ -46,7 +48,6 @@ __all__ = [
     "decoded_by",
     "given",
     "image",
-    "states_of",
 ]
 
 FRAMES = 16  # that the networks were trained on
@@ -76,8 +77,15 @@ class Part(NamedTuple):
 def base(facts: Facts) -> Part:
     """Text to frames."""
     part = _made(facts, "unet", Frames("clip", "F"))
+    count = IntParam(
+        description="frames of the video; the network was trained on the default",
+        default=FRAMES,
+        min=1,
+        max=256,
+        aliases=("num_frames", "video_length"),
+    )
     return part._replace(
-        params=part.params | _frames_param(least=1), sizes=part.sizes | {"F": Size(param="frames")}
+        params=part.params | {"frames": count}, sizes=part.sizes | {"F": Size(param="frames")}
     )
 
 
@@ -89,7 +97,6 @@ def image(facts: Facts) -> Part:
 def _made(facts: Facts, graph: str, frames: Frames) -> Part:
     """Text to pictures by the base network `graph`."""
     texts = prompts()
-    text_values, text = states_of("", facts, "text_encoder")
     shape = (frames.number, 4, "h", "w")
     decoded, decode = decoded_by("decode", "x_0", shape, frames)
     sampler: dict[str, Param] = {
@@ -116,8 +123,12 @@ def _made(facts: Facts, graph: str, frames: Frames) -> Part:
         params,
         texts["rows"],
         SIZES | latent_sizes(facts),
-        {**text_values, "x_T": f32(*shape), "x_0": f32(*shape), **decoded},
-        (text, Stage(name="unet", ops=(Noise(value="x_T"), denoise)), decode),
+        {**text_values(facts), "x_T": f32(*shape), "x_0": f32(*shape), **decoded},
+        (
+            text_stage(tokenizer="text_encoder"),
+            Stage(name="unet", ops=(Noise(value="x_T"), denoise)),
+            decode,
+        ),
     )
 
 
@@ -125,26 +136,12 @@ def given(facts: Facts, count: int = 0) -> Part:
     """A video of the user's, of which `count` frames are taken by default; 0 takes all."""
     text: dict[str, Param] = {
         "prompt": TextParam(description="what the video shows", default=""),
-        "seed": IntParam(description="same seed, same video", default=0, min=0, max=2**64 - 1),
+        "seed": SEED,
     }
     frames = Frames("video", "F")
     params: dict[str, Param] = {**text, **given_video("the video to work on", facts, count)}
     params |= chunk_param()
     return Part(frames, params, {}, {}, {"video": u8("F", "H", "W", 3)}, ())
-
-
-def states_of(stage: str, facts: Facts, encoder: str) -> tuple[Values, Stage]:
-    """The values and the stage that make states of the texts of `stage`."""
-    end, group = (f".{stage}", f"G_{stage}") if stage else ("", "G")
-    values = {
-        f"ids{end}": TensorSpec(dtype="int64", shape=(group, facts.length)),
-        f"states{end}": f32(group, facts.length, facts.width),
-    }
-    ops = (
-        Tokenize(tokenizer=encoder, rows=f"text{end}", ids=f"ids{end}"),
-        Run(graph=encoder, inputs={"ids": f"ids{end}"}, outputs={"states": f"states{end}"}),
-    )
-    return values, Stage(name=f"text{end}", ops=ops)
 
 
 def decoded_by(
@@ -158,21 +155,9 @@ def decoded_by(
         frames.value: u8(frames.number, *sides),
     }
     each = Each(value=x, as_=part, size=Ref(param="decode_chunk"))
-    run = Run(graph=graph, inputs={"x": part}, outputs={"frames": pictures})
-    stage = Stage(name=f"{frames.value}", each=each, collect={pictures: frames.value}, ops=(run,))
+    ops = (decode_op(part, pictures, graph),)
+    stage = Stage(name=frames.value, each=each, collect={pictures: frames.value}, ops=ops)
     return values, stage
-
-
-def _frames_param(least: int) -> dict[str, Param]:
-    return {
-        "frames": IntParam(
-            description="frames of the video; the network was trained on the default",
-            default=FRAMES,
-            min=least,
-            max=256,
-            aliases=("num_frames", "video_length"),
-        )
-    }
 
 
 def chunk_param() -> dict[str, Param]:

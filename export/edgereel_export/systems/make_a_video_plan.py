@@ -26,6 +26,7 @@ from edgereel.plan import (
 )
 
 from .make_a_video_profile import GUIDED, STEPS, Profile
+from .sd_plan import SEED
 
 __all__ = ["Widths", "modes"]
 
@@ -66,7 +67,7 @@ def _params(profile: Profile) -> dict[str, Param]:
     params: dict[str, Param] = {
         "prompt": TextParam(description="what the video shows"),
         "negative_prompt": TextParam(description="what it should not show", default=""),
-        "seed": IntParam(description="same seed, same video", default=0, min=0, max=2**64 - 1),
+        "seed": SEED,
     }
     for stage, what in STEPS.items():
         params[f"steps.{stage}"] = IntParam(

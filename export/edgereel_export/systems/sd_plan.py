@@ -26,6 +26,7 @@ from edgereel.plan import (
 )
 
 __all__ = [
+    "SEED",
     "SIZES",
     "Facts",
     "chunk_params",
@@ -61,12 +62,15 @@ class Facts(NamedTuple):
     final: Final
 
 
+SEED = IntParam(description="same seed, same video", default=0, min=0, max=2**64 - 1)
+
+
 def prompts(append: str = "", negative: str = "") -> dict[str, Any]:
     """Params and rows of a prompt and a negative prompt; row 0 is the unconditional one."""
     params: dict[str, Param] = {
         "prompt": TextParam(description="what the video shows"),
         "negative_prompt": TextParam(description="what it should not show", default=negative),
-        "seed": IntParam(description="same seed, same video", default=0, min=0, max=2**64 - 1),
+        "seed": SEED,
     }
     rows = {"text": (Row(param="negative_prompt"), Row(param="prompt", append=append))}
     return {"params": params, "rows": rows}
@@ -172,11 +176,12 @@ def u8(*shape: int | str) -> TensorSpec:
     return TensorSpec(dtype="uint8", shape=shape)
 
 
-def text_values(facts: Facts) -> dict[str, TensorSpec]:
+def text_values(facts: Facts, stage: str = "") -> dict[str, TensorSpec]:
     """The values of `text_stage`."""
+    end, group = (f".{stage}", f"G_{stage}") if stage else ("", "G")
     return {
-        "ids": TensorSpec(dtype="int64", shape=("G", facts.length)),
-        "states": f32("G", facts.length, facts.width),
+        f"ids{end}": TensorSpec(dtype="int64", shape=(group, facts.length)),
+        f"states{end}": f32(group, facts.length, facts.width),
     }
 
 
@@ -186,15 +191,25 @@ def latents(*names: str, count: int | str) -> dict[str, TensorSpec]:
     return {name: TensorSpec(dtype="float32", shape=shape) for name in names}
 
 
-def text_stage(row: str | None = None) -> Stage:
-    """The texts as states; `row` also names the value of the kept rows' indices."""
-    return Stage(
-        name="text",
-        ops=(
-            Tokenize(tokenizer="bpe", rows="text", ids="ids", row=row),
-            Run(graph="text_encoder", inputs={"ids": "ids"}, outputs={"states": "states"}),
-        ),
-    )
+def text_stage(
+    stage: str = "",
+    *,
+    encoder: str = "text_encoder",
+    tokenizer: str = "bpe",
+    row: str | None = None,
+) -> Stage:
+    """The texts as states; those of another `stage` end in its name.
+
+    Args:
+        stage: whose texts.
+        encoder: the graph that makes states of ids.
+        tokenizer: for that graph.
+        row: also names the value of the kept rows' indices.
+    """
+    end = f".{stage}" if stage else ""
+    run = Run(graph=encoder, inputs={"ids": f"ids{end}"}, outputs={"states": f"states{end}"})
+    tokenize = Tokenize(tokenizer=tokenizer, rows=f"text{end}", ids=f"ids{end}", row=row)
+    return Stage(name=f"text{end}", ops=(tokenize, run))
 
 
 def guidance_of(stage: str = "") -> Guidance:
@@ -223,9 +238,9 @@ def denoise_op(facts: Facts, x: str, out: str, **more: Any) -> Denoise:
     return Denoise(x=x, out=out, **(given | more))
 
 
-def decode_op(x: str, out: str) -> Run:
+def decode_op(x: str, out: str, graph: str = "decode") -> Run:
     """Latents `x` to pictures `out`."""
-    return Run(graph="decode", inputs={"x": x}, outputs={"frames": out})
+    return Run(graph=graph, inputs={"x": x}, outputs={"frames": out})
 
 
 SIZES = {

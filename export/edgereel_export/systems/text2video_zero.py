@@ -28,10 +28,10 @@ from edgereel_export.modules.sd_controlnet import SDControlNet
 from edgereel_export.modules.sd_unet import SDUNet
 from edgereel_export.modules.sd_vae import SDVAE, modern_vae_keys
 from edgereel_export.shapes.networks import LATENT
-from edgereel_export.step import StepConfig, step_graph
 
-from .examples import ids, pictures, randn
+from .examples import pictures, randn
 from .extras import NO_EXTRAS, Extras
+from .sd_graphs import EXAMPLE, IMAGE, PICTURE, decode_graph, sd_step, text_graph
 from .sd_plan import Facts
 from .text2video_zero_given import CONTROLS, edit_modes
 from .text2video_zero_plan import modes
@@ -39,9 +39,6 @@ from .text2video_zero_plan import modes
 __all__ = ["CHECKPOINTS", "Text2VideoZero", "load", "tiny"]
 
 CHECKPOINTS = {"shapes": LATENT}  # --size NAME: checkpoints that come with Edgereel
-_EXAMPLE = 3, 16, 24  # frames, latent height and width of the example inputs
-_IMAGE = {2: "h", 3: "w"}  # free axes of latents
-_PICTURE = {0: "K", 1: "H", 2: "W"}
 
 
 @dataclass
@@ -69,7 +66,7 @@ class Text2VideoZero:
     @property
     def factor(self) -> int:
         """Pixels per latent."""
-        return 1 << len(self.vae.config.block_out_channels) - 1
+        return self.vae.config.factor
 
     def schedules(self) -> dict[str, NDArray[np.float64]]:
         """As trained; and one timestep earlier, which is how the published code adds noise again.
@@ -100,27 +97,17 @@ class Text2VideoZero:
     def graphs(self) -> dict[str, Graph]:
         """Every graph with example inputs; guidance rows, frames, height and width are free."""
         shared = {
-            "text_encoder": Graph(
-                glue.TextStates(self.text_encoder),
-                {"ids": ids(2, self.length)},
-                ("states",),
-                {"ids": {0: "G"}, "states": {0: "G"}},
-            ),
-            "decode": Graph(
-                glue.LatentPictures(self.vae),
-                {"x": randn(2, 4, *_EXAMPLE[1:])},
-                ("frames",),
-                {"x": {0: "K", **_IMAGE}, "frames": _PICTURE},
-            ),
+            "text_encoder": text_graph(self.text_encoder, self.length),
+            "decode": decode_graph(self.vae),
         }
         if self.kind == "instruct-pix2pix":
             return shared | self._edit_graphs()
         return shared | self._video_graphs() | self._control_graphs()
 
     def _video_graphs(self) -> dict[str, Graph]:
-        frames, height, width = _EXAMPLE
+        frames, height, width = EXAMPLE
         one, many = (1, 4, height, width), (frames, 4, height, width)
-        latents = {0: "F", **_IMAGE}
+        latents = {0: "F", **IMAGE}
         motion = {
             name: torch.full((frames,), v) for name, v in (("motion_x", 40.0), ("motion_y", -90.0))
         }
@@ -132,13 +119,13 @@ class Text2VideoZero:
                 glue.MotionField(),
                 {"anchor": randn(*one), **motion},
                 ("moved",),
-                {"anchor": _IMAGE, "moved": latents, **by_frame},
+                {"anchor": IMAGE, "moved": latents, **by_frame},
             ),
             "keep_anchor": Graph(
                 glue.KeepAnchor(),
                 {"frames": randn(*many), "anchor": randn(*one)},
                 ("out",),
-                {"frames": latents, "anchor": _IMAGE, "out": latents},
+                {"frames": latents, "anchor": IMAGE, "out": latents},
             ),
             "smooth": Graph(
                 glue.SmoothBackground(self.factor),
@@ -150,7 +137,7 @@ class Text2VideoZero:
 
     def _control_graphs(self) -> dict[str, Graph]:
         graphs = {}
-        frames, height, width = _EXAMPLE
+        frames, height, width = EXAMPLE
         for name, controlnet in self.controlnets.items():
             first = controlnet.config.block_out_channels[0]
             conditions = {"seen": randn(frames, first, height, width), "scale": torch.ones(1)}
@@ -159,7 +146,7 @@ class Text2VideoZero:
         return graphs
 
     def _edit_graphs(self) -> dict[str, Graph]:
-        conditions = {"image": randn(_EXAMPLE[0], 4, *_EXAMPLE[1:]), "index": torch.tensor([0, 2])}
+        conditions = {"image": randn(EXAMPLE[0], 4, *EXAMPLE[1:]), "index": torch.tensor([0, 2])}
         return {
             "encode": self._pictures(glue.PictureLatents(self.vae), "x"),
             "unet": self._step(glue.Edited(self.unet), conditions),
@@ -167,24 +154,16 @@ class Text2VideoZero:
 
     def _pictures(self, module: nn.Module, out: str) -> Graph:
         """A graph from pictures u8 [K, H, W, 3] to `out` f32 [K, C, h, w]."""
-        frames = pictures(2, _EXAMPLE[1] * self.factor, _EXAMPLE[2] * self.factor, 3)
-        free = {"frames": _PICTURE, out: {0: "K", **_IMAGE}}
+        frames = pictures(2, EXAMPLE[1] * self.factor, EXAMPLE[2] * self.factor, 3)
+        free = {"frames": PICTURE, out: {0: "K", **IMAGE}}
         return Graph(module, {"frames": frames}, (out,), free)
 
     def _step(self, network: nn.Module, more: Mapping[str, Tensor]) -> Graph:
         """The denoise graph of a network with text states and `more` conditions."""
         states = randn(2, self.length, self.unet.config.cross_attention_dim)
-        latents = {0: "K", **_IMAGE}
-        free = {
-            "x": latents,
-            "seen": latents,
-            "image": latents,
-            "states": {0: "G"},
-            "index": {0: "G"},
-        }
-        step = StepConfig(self.scheduler.prediction)  # latents are never clipped
-        shape = (_EXAMPLE[0], 4, *_EXAMPLE[1:])
-        return step_graph(network, step, shape, {"states": states, **more}, free)
+        latents = {0: "K", **IMAGE}
+        free = {"x": latents, "seen": latents, "image": latents, "index": {0: "G"}}
+        return sd_step(network, self.scheduler.prediction, {"states": states, **more}, free)
 
 
 def load(checkpoint: Path, extras: Extras = NO_EXTRAS) -> Text2VideoZero:

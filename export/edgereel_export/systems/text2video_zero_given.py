@@ -163,7 +163,7 @@ def edit_modes(facts: Facts) -> dict[str, Mode]:
             sizes=latent_sizes(facts),
             rows={"text": (Row(param="prompt"), negative, negative)},
             values=values,
-            stages=(text_stage("row"), _chunk_stage("video", ops)),
+            stages=(text_stage(row="row"), _chunk_stage("video", ops)),
             output=Output(value="frames_out", fps=Ref(param="fps")),
         )
     }
