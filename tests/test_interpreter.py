@@ -189,7 +189,7 @@ def test_only_the_graphs_of_the_mode_are_loaded(toy: Path) -> None:
 
 def each_of(size: int | dict[str, str]) -> Callable[[dict[str, Any]], None]:
     def change(document: dict[str, Any]) -> None:
-        document["modes"]["video"]["stages"][2]["each"]["size"] = size
+        document["modes"]["video"]["stages"][2]["each"]["windows"][0]["size"] = size
         if isinstance(size, dict):
             chunk = {"type": "int", "default": 4, "min": 1}
             document["modes"]["video"]["params"][size["param"]] = chunk

@@ -18,6 +18,7 @@ from edgereel.errors import PlanError
 DROP = object()  # as a new value: remove the key
 DENOISE = "modes.video.stages[1].ops[1]"
 SR_STAGE = "modes.video.stages[2]"
+WINDOW = SR_STAGE + ".each.windows[0]"
 SR = SR_STAGE + ".ops[2]"
 TOKENIZE = "modes.video.stages[0].ops[0]"
 ENCODE = "modes.video.stages[0].ops[1]"
@@ -190,14 +191,25 @@ WRONG = [
     # chunks
     (SR_STAGE + ".collect", DROP, SR_STAGE, "both or neither"),
     (SR_STAGE + ".each", DROP, SR_STAGE, "both or neither"),
-    (SR_STAGE + ".each.value", "clip", SR_STAGE + ".each.value", "not a declared value"),
-    (SR_STAGE + ".each.size", 0, SR_STAGE + ".each.size", "at least 1"),
-    (SR_STAGE + ".each.size", {"param": "seed"}, SR_STAGE + ".each.size", "can be 0"),
-    (SR_STAGE + ".each.as", "emb", SR_STAGE + ".each.as", "'G' has a size already"),
+    (SR_STAGE + ".each.slices.lr", "clip", SR_STAGE + ".each.slices.lr", "not a declared value"),
+    (WINDOW + ".size", 0, WINDOW + ".size", "at least 1"),
+    (WINDOW + ".size", {"param": "fps"}, WINDOW + ".size", "not an int param"),
+    (WINDOW + ".overlap", -1, WINDOW + ".overlap", "at least 0"),
+    (WINDOW + ".symbol", "G", WINDOW + ".symbol", "'G' has a size already"),
+    (WINDOW + ".symbol", "Z", SR_STAGE + ".each.slices.lr", "'K' in 'lr' has no size here"),
+    (WINDOW, DROP, SR_STAGE + ".each.slices.lr", "'K' in 'lr' has no size here"),
+    (
+        SR_STAGE + ".each.windows",
+        [{"symbol": "K", "size": 4}, {"symbol": "Z", "size": 2}],
+        SR_STAGE + ".each.windows[1]",
+        "cuts no slice",
+    ),
+    (SR_STAGE + ".each.slices.emb", "clip4", SR_STAGE + ".each.slices.emb", "made twice"),
     (SR_STAGE + ".collect", {"lr_": "frames"}, SR_STAGE + ".collect.lr_", "not made in this stage"),
     (SR_STAGE + ".collect", {"chunk": "emb"}, SR_STAGE + ".collect.chunk", "made twice"),
-    (VALUES + ".lr.shape", [4, 3, 4, 4], SR_STAGE + ".each.as", "a symbol"),
-    (VALUES + ".lr.shape", ["K", 3, 4, 5], SR_STAGE + ".each.as", "[K, 3, 4, 4]"),
+    (VALUES + ".lr.shape", [4, 3, 4, 4], SR_STAGE + ".each.slices.lr", "is not cut"),
+    (VALUES + ".lr.shape", ["K", 3, 4, 5], SR_STAGE + ".each.slices.lr", "[K, 3, 4, 4]"),
+    (SR_STAGE + ".collect", {"sr_noise": "frames"}, SR_STAGE + ".collect.sr_noise", "[6, 3, 8, 8]"),
     (VALUES + ".frames.shape", [5, 8, 8, 3], SR_STAGE + ".collect.chunk", "[6, 8, 8, 3]"),
     (SR_STAGE + ".ops[0].from", 20, SR_STAGE + ".ops[0].to", "noisier"),
     (SR_STAGE + ".ops[0].to", {"param": "fps"}, SR_STAGE + ".ops[0].to", "not an int param"),

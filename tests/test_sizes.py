@@ -286,7 +286,7 @@ def led(document: dict[str, Any]) -> None:
     mode = document["modes"]["trace"]
     mode["params"]["frames_at_once"]["min"] = 2
     stage = mode["stages"][0]
-    stage["each"]["lead"] = 1
+    stage["each"]["windows"][0]["lead"] = 1
     stage["ops"][1]["shared"] = stage["ops"][2]["shared_noise"] = False
 
 
@@ -333,6 +333,11 @@ def test_renoise_goes_to_timesteps_that_are_visited(edited: Edit) -> None:
 # Plans
 
 P, T = "modes.paint", "modes.trace"
+WINDOW, TILES = P + ".stages[1].each.windows[0]", "modes.tiles"
+WINDOWS = TILES + ".stages[1].each.windows"
+LED = {"symbol": "K", "size": 4, "lead": 1}
+SIDES = [{"symbol": "th", "size": 2}, {"symbol": "tw", "size": 2}]
+SLICES = TILES + ".stages[1].each.slices"
 VIDEO = T + ".params.video"
 
 # (path, new value, place the error starts with, words in it)
@@ -353,11 +358,12 @@ WRONG: list[tuple[str, object, str, str]] = [
     (P + ".sizes.H", {"param": "depth"}, P + ".sizes.H.param", "'depth' is not a param"),
     (P + ".sizes.h.symbol", "w", P + ".sizes.h.symbol", "'w' has no size of its own"),
     (P + ".sizes.h.symbol", "h", P + ".sizes.h.symbol", "'h' has no size of its own"),
-    (P + ".sizes.h.symbol", "K", P + ".sizes.h.symbol", "'K' has no size of its own"),
+    (P + ".sizes.h.symbol", "K", P + ".sizes.h", "'K'; expected times and no more"),
+    (P + ".sizes.h.symbol", "Z", P + ".sizes.h.symbol", "'Z' has no size of its own"),
     (P + ".sizes.Q", {"param": "height"}, P + ".sizes.Q", "is in no value's shape"),
     (P + ".sizes.h*", {"param": "height"}, P + ".sizes", "'h*' is not a symbol"),
     (P + ".sizes.F", DROP, P + ".stages[0].ops[0].value", "'F' in 'start' has no size here"),
-    (P + ".sizes.K", {"param": "frames"}, P + ".stages[1].each.as", "'K' has a size already"),
+    (P + ".sizes.K", {"param": "frames"}, WINDOW + ".symbol", "'K' has a size already"),
     (T + ".sizes.h", DROP, T + ".stages[0].ops[0].outputs.small", "'h' in 'seen' has no size here"),
     (T + ".values.video", DROP, VIDEO, "'video' is not a declared value"),
     (T + ".values.video.dtype", "float32", T + ".values.video", "expected uint8 [F, H, W, 3]"),
@@ -376,8 +382,13 @@ WRONG: list[tuple[str, object, str, str]] = [
     (VIDEO + ".end", 0, VIDEO + ".end", "at least 0.001"),
     (VIDEO + ".fps", 0, VIDEO + ".fps", "at least 0.001"),
     (T + ".params.video_fps.min", -1, VIDEO + ".fps", "can be -1"),
-    (P + ".stages[1].each.lead", 1, P + ".stages[1].each.size", "can be 1; expected at least 2"),
-    (P + ".stages[1].each.lead", -1, P + ".stages[1].each.lead", "at least 0"),
+    (WINDOW + ".lead", 1, WINDOW + ".size", "can be 1; expected at least 2"),
+    (WINDOW + ".lead", -1, WINDOW + ".lead", "at least 0"),
+    (WINDOWS, [LED, *SIDES], WINDOWS + "[0].lead", "more than axis 0 is cut"),
+    (WINDOWS, [{**LED, "overlap": 1}, *SIDES], WINDOWS + "[0].overlap", "together with lead"),
+    (TILES + ".sizes.TH.times", 2, TILES + ".stages[1].collect.chunk", "h*2"),
+    (TILES + ".sizes.TH.plus", 1, TILES + ".sizes.TH", "'th'; expected times and no more"),
+    (TILES + ".values.z.shape", ["F", 3, "H", "w"], SLICES + ".z.part", "'th' cuts H"),
     (T + ".params.video.aliases", ["seed"], VIDEO, "belongs to param 'seed'"),
     (T + ".params.video.type", "film", T + ".params.video.type", "one of text, int, float, cho"),
 ]  # fmt: skip

@@ -19,6 +19,7 @@ from torch.export import Dim
 from edgereel.errors import EngineError, InputError
 from edgereel.plan import DType, GraphSpec, TensorSpec
 
+from .group_norm import as_function
 from .shared_weights import SharedWeights
 
 __all__ = ["OPSET", "TOLERANCE", "Graph", "export", "fitting"]
@@ -75,6 +76,7 @@ def export(
             verbose=False,
         )
         assert program is not None
+        as_function(program.model)
         program.save(path, external_data=True)
     files = (weights or SharedWeights()).share(path)
     golden = folder / "golden" / f"{name}.npz"

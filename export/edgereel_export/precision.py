@@ -24,6 +24,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
 from edgereel.errors import EngineError
+from edgereel_export.group_norm import as_standard
 from edgereel_export.retype import MAX_FLOAT16, retype
 
 __all__ = ["ISLANDS", "Typed", "load", "to_float16"]
@@ -60,6 +61,7 @@ class Typed:
 def load(path: Path) -> ir.Model:
     """The graph of an ONNX file, functions inlined; weights stay on disk until they are read."""
     model = ir.load(path)
+    as_standard(model)
     passes.InlinePass()(model)
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     return model

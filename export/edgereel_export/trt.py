@@ -32,7 +32,7 @@ from edgereel_export.trt_sizes import read_sizes
 
 __all__ = ["Options", "Progress", "Result", "build"]
 
-RECIPE = ("precision", "retype", "trt_attention", "trt_engine", "trt_prepare")
+RECIPE = ("group_norm", "precision", "retype", "trt_attention", "trt_engine", "trt_prepare")
 OLDEST_CAPABILITY = 8.0  # the oldest GPUs compiled for unless asked: Ampere
 
 

@@ -31,7 +31,9 @@ from edgereel.plan import (
     Stage,
     Tokenize,
     VideoParam,
+    Window,
     resized,
+    window_length,
 )
 
 from .trt_sizes import DEFAULTS, Asked, Span
@@ -123,9 +125,13 @@ class _Sizes:
             for op in other.ops:
                 if isinstance(op, Tokenize) and mode.values[op.ids].shape[0] == symbol:
                     return [(n, n, n) for n in range(1, len(mode.rows[op.rows]) + 1)]
-        each = stage.each
-        if each is not None and mode.values[each.as_].shape[0] == symbol:
-            return self._chunks(each)
+        if stage.each is not None:
+            found = mode.sizes.get(symbol)
+            own, times = (found.symbol, found.times) if found else (symbol, 1)
+            for window in stage.each.windows:
+                if window.symbol == own:
+                    parts = self._chunks(stage.each, window)
+                    return [(a * times, b * times, c * times) for a, b, c in parts]
         span = self._start(symbol)
         if span is None:
             raise PlanError.at(
@@ -174,11 +180,11 @@ class _Sizes:
             sides = scaled_size((longest[1], longest[1]), wanted)
         return (sides[axis], sides[axis], sides[axis])
 
-    def _chunks(self, each: Each) -> list[Span]:
-        """The chunk size and, if the axis does not divide, the size of the last chunk."""
-        axis = self._mode.values[each.value].shape[0]
+    def _chunks(self, each: Each, window: Window) -> list[Span]:
+        """The size of a window and, if the axis does not divide, that of its last part."""
+        axis = window_length(self._mode, each, window.symbol)
         length = self._start(axis) if isinstance(axis, str) else (axis, axis, axis)
-        size = self._int(each.size)
+        size = self._int(window.size) or length  # 0 takes all
         if size is None:
             raise PlanError.at(
                 f"{self._place}.stages", "the size of a chunk is known only to a call", "a default"
@@ -188,8 +194,10 @@ class _Sizes:
         if length[0] < length[2] or size[0] < size[2]:
             most = min(size[2], length[2])
             return [(1, min(size[1], most), most)]
-        rest = max(length[0] - size[0], 0) % (size[0] - each.lead)
-        sizes = {min(size[0], length[0]), rest + each.lead if rest else 0} - {0}
+        rest = max(length[0] - size[0], 0) % (size[0] - window.lead)
+        if window.overlap != 0:
+            rest = 0  # the last part begins earlier
+        sizes = {min(size[0], length[0]), rest + window.lead if rest else 0} - {0}
         return [(n, n, n) for n in sorted(sizes)]
 
 

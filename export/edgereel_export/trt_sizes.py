@@ -73,7 +73,8 @@ def _names(plan: Plan) -> list[str]:
             for name, param in mode.params.items()
             if isinstance(param, VideoParam) and mode.values[name].shape[1] not in mode.sizes
         }
-        numbers = [stage.each.size for stage in mode.stages if stage.each is not None]
+        stages = [stage.each for stage in mode.stages if stage.each is not None]
+        numbers = [window.size for each in stages for window in each.windows]
         numbers += [n for p in videos.values() for n in (p.frames, p.longest) if n is not None]
         found += [size.param for size in mode.sizes.values()]
         found += [*videos, *(number.param for number in numbers if isinstance(number, Ref))]

@@ -5,23 +5,24 @@ All bad user values surface here, so a long computation never ends in a sentence
 
 from __future__ import annotations
 
+import itertools
 import math
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgereel import noise, schedule
+from edgereel import schedule, windows
+from edgereel.call_draws import Draws
 from edgereel.call_start import read_videos, start_sizes
 from edgereel.errors import InputError
 from edgereel.plan import (
     Denoise,
+    Each,
     Guidance,
     Mode,
-    Noise,
     Op,
     Plan,
     Ref,
@@ -29,9 +30,12 @@ from edgereel.plan import (
     Run,
     Stage,
     Tokenize,
+    cut,
+    window_length,
 )
+from edgereel.windows import Span
 
-__all__ = ["Call", "Draws", "Steps"]
+__all__ = ["Call", "Steps"]
 
 T, C_PREV, C_NOISE = (schedule.ROW.index(column) for column in ("t", "c_prev", "c_noise"))
 Array = NDArray[Any]
@@ -46,76 +50,6 @@ class Steps:
     weights: NDArray[np.float32]  # [G]
     first: int  # index of rows[0] in the whole trajectory, which numbers the noise
     trajectory: NDArray[np.float32]  # timesteps of all rows, also of those that a range cuts
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """A part of axis 0, start to stop, led by the first `lead` entries; sizes of all symbols."""
-
-    start: int
-    stop: int
-    sizes: Sizes
-    lead: int = 0
-
-
-class Draws:
-    """The noise of one call: drawn by name, or taken from arrays the user gave.
-
-    Keys of given arrays: `name` for a noise or renoise op, `name.k` for step k of a denoise op,
-    either with `[c]` behind it in chunk c of a chunked stage. Shared noise has no chunk and no
-    axis 0.
-    """
-
-    def __init__(self, seed: int, given: Mapping[str, Array], mode: Mode) -> None:
-        self._seed, self._given = seed, given
-        ops = [op for stage in mode.stages for op in stage.ops]
-        once = {
-            op.value if isinstance(op, Noise) else op.noise
-            for op in ops
-            if isinstance(op, Noise | Renoise)
-        }
-        steps = {op.noise for op in ops if isinstance(op, Denoise) and op.noise is not None}
-        for key in given:
-            whole = re.sub(r"\[\d+\]$", "", key)
-            name, _, step = whole.rpartition(".")
-            if whole not in once and not (name in steps and step.isdecimal()):
-                known = sorted(once | {f"{stream}.0" for stream in steps})
-                raise InputError(
-                    f"the given noise {key!r} is not drawn in this mode; expected keys like "
-                    f"{', '.join(known) or '(it draws none)'}. Correct the key, or drop it."
-                )
-
-    def draw(
-        self,
-        name: str,
-        shape: tuple[int, ...],
-        *,
-        step: int | None = None,
-        chunk: int | None = None,
-        part: bool = False,
-    ) -> NDArray[np.float32]:
-        """Standard normal noise, f32 of the shape.
-
-        Args:
-            name: of the stream.
-            shape: of the result; the leading axes that a caller shares are left to it.
-            step: index in the trajectory, or None for a draw outside a loop.
-            chunk: index of the chunk, or None outside chunks and for shared noise.
-            part: only the first entries of the draw are wanted.
-        """
-        key = name if step is None else f"{name}.{step}"
-        key += "" if chunk is None else f"[{chunk}]"
-        if key not in self._given:
-            return noise.normal(self._seed, name, chunk or 0, step or 0, shape)
-        array = np.asarray(self._given[key])
-        if part and array.shape[1:] == shape[1:]:
-            array = array[: shape[0]]
-        if array.shape != shape or array.dtype.kind != "f":
-            raise InputError(
-                f"the given noise {key!r} is {array.dtype} {list(array.shape)}; expected float32 "
-                f"{list(shape)}. Save it in that shape."
-            )
-        return array.astype(np.float32)
 
 
 class Call:
@@ -146,6 +80,7 @@ class Call:
                 raise InputError(f"stage {place!r}: {error}") from None
         self.videos = read_videos(mode, params)
         self.sizes = {**start_sizes(mode, params, self.videos), **self._row_sizes()}
+        self.spans = {stage.name: self._spans(stage) for stage in mode.stages}
 
     def value(self, field: Any) -> Any:
         """A literal of the plan, or what the user gave for the param it refers to."""
@@ -173,33 +108,53 @@ class Call:
     def total_work(self) -> int:
         """The work of all stages and chunks."""
         return sum(
-            self.work(op, chunk.sizes)
+            self.work(op, self.chunk_sizes(stage, spans))
             for stage in self.mode.stages
-            for chunk in self.chunks(stage)
+            for spans in itertools.product(*self.spans[stage.name])
             for op in stage.ops
         )
 
-    def chunks(self, stage: Stage) -> list[Chunk]:
-        """The parts of axis 0 that a stage works on, one after the other; one if it is whole."""
+    def chunk_sizes(self, stage: Stage, spans: Sequence[Span]) -> Sizes:
+        """The sizes of all symbols in the chunk that lies in these spans of the windows."""
         if stage.each is None:
-            return [Chunk(0, 0, self.sizes)]
-        total = self.shape(stage.each.value, self.sizes)[0]
-        size, symbol = self.value(stage.each.size), self.mode.values[stage.each.as_].shape[0]
-        chunks: list[Chunk] = []
-        start = 0
-        while start < total:
-            lead = stage.each.lead if chunks else 0
-            stop = min(start + size - lead, total)
-            own = {symbol: stop - start + lead} if isinstance(symbol, str) else {}
-            chunks.append(Chunk(start, stop, {**self.sizes, **own}, lead))
-            start = stop
-        return chunks
+            return self.sizes
+        own = {w.symbol: span.size for w, span in zip(stage.each.windows, spans, strict=True)}
+        for symbol, size in self.mode.sizes.items():
+            if size.symbol in own:
+                own[symbol] = own[size.symbol] * size.times
+        return {**self.sizes, **own}
+
+    def cuts(self, part: str, each: Each, spans: Sequence[Span]) -> list[tuple[int, Span]]:
+        """The axes that the windows cut a value on to make `part`, each with its span."""
+        found = [
+            (cut(self.mode, part, window.symbol), span)
+            for window, span in zip(each.windows, spans, strict=True)
+        ]
+        return [(axis[0], span) for axis, span in found if axis is not None]
+
+    def _spans(self, stage: Stage) -> list[list[Span]]:
+        """The parts of each window of a stage; of a stage without, none."""
+        if stage.each is None:
+            return []
+        found = []
+        for window in stage.each.windows:
+            length = window_length(self.mode, stage.each, window.symbol)
+            total = length if isinstance(length, int) else self.sizes[length]
+            size, overlap = self.value(window.size), self.value(window.overlap)
+            if size and overlap >= size:
+                names = [n.param for n in (window.size, window.overlap) if isinstance(n, Ref)]
+                raise InputError(
+                    f"stage {stage.name!r}: parts of {size} that overlap by {overlap} never get "
+                    f"on; expected a larger part or a smaller overlap. Change {' or '.join(names)}."
+                )
+            found.append(windows.spans(total, size, overlap, window.lead))
+        return found
 
     def read_after(self, stage_index: int) -> set[str]:
         """The values that are still needed after a stage."""
         needed = {self.mode.output.value}
         for stage in self.mode.stages[stage_index + 1 :]:
-            needed |= {stage.each.value} if stage.each is not None else set()
+            needed |= set(stage.each.slices.values()) if stage.each is not None else set()
             for op in stage.ops:
                 needed |= _reads(op)
         return needed

@@ -68,7 +68,7 @@ def start_sizes(
                 sizes[length] = frames.shape[axis]
                 said[length] = _axis(mode, name, frames, axis)
     for symbol, size in mode.sizes.items():
-        if size.symbol is not None:
+        if size.symbol in said:  # others are of a window
             said[symbol] = said[size.symbol]
             sizes[symbol] = _resized(sizes[size.symbol], size, said[symbol])
     for name, frames in videos.items():

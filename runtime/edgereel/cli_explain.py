@@ -22,6 +22,7 @@ from edgereel.plan import (
     VideoParam,
     ops,
     resized,
+    window_length,
 )
 
 __all__ = ["explain"]
@@ -102,12 +103,15 @@ def _sources(mode: Mode) -> list[str]:
 
 def _chunks(mode: Mode, stage: Stage) -> str:
     assert stage.each is not None
-    joined = ", ".join(f"{inner} joined as {outer}" for inner, outer in stage.collect.items())
-    led = f", the first {stage.each.lead} in front of each" if stage.each.lead else ""
-    return (
-        f"once per {_default(mode, stage.each.size)} of {stage.each.value} "
-        f"(seen as {stage.each.as_}{led}); {joined}"
-    )
+    parts = []
+    for window in stage.each.windows:
+        count, overlap = _default(mode, window.size), _default(mode, window.overlap)
+        more = f", overlapping by {overlap}" if overlap else ""
+        more += f", the first {window.lead} in front of each" if window.lead else ""
+        parts.append(f"once per {count or 'all'} of {window.symbol}{more}")
+    seen = [f"{whole} seen as {part}" for part, whole in stage.each.slices.items()]
+    joined = [f"{inner} joined as {outer}" for inner, outer in stage.collect.items()]
+    return "; ".join((*parts, ", ".join(seen), ", ".join(joined)))
 
 
 def _title(mode: Mode, op: Op) -> str:
@@ -194,12 +198,16 @@ def _symbols(mode: Mode) -> dict[str, int]:
             if isinstance(axis, str):
                 sizes[axis] = len(mode.rows[op.rows])
     for stage in mode.stages:
-        if stage.each is not None:
-            axis, length = mode.values[stage.each.as_].shape[0], _default(mode, stage.each.size)
-            whole = mode.values[stage.each.value].shape[0]
-            total = sizes.get(whole) if isinstance(whole, str) else whole
-            if isinstance(axis, str) and isinstance(length, int):
-                sizes[axis] = min(length, total or length)
+        for window in stage.each.windows if stage.each is not None else ():
+            assert stage.each is not None
+            axis, size = window_length(mode, stage.each, window.symbol), _default(mode, window.size)
+            total = axis if isinstance(axis, int) else sizes.get(axis)
+            known = [n for n in (size, total) if isinstance(n, int) and n > 0]
+            if known:
+                sizes[window.symbol] = min(known)
+    for symbol, size_of in mode.sizes.items():
+        if symbol not in sizes and size_of.symbol in sizes:
+            sizes[symbol] = resized(size_of, sizes[size_of.symbol])[0]
     return sizes
 
 
@@ -256,11 +264,11 @@ def _lives(mode: Mode) -> dict[str, Life]:
     for stage in mode.stages:
         last = at + max(len(stage.ops), 1) - 1
         if stage.each is not None:
-            touch((stage.each.value, stage.each.as_, *stage.collect.values()), at)
+            touch((*stage.each.slices, *stage.each.slices.values(), *stage.collect.values()), at)
         for moment, op in enumerate(stage.ops, at):
             touch((*_reads(op), *_writes(op)), moment)
         if stage.each is not None:
-            touch((stage.each.value, *stage.collect, *stage.collect.values()), last)
+            touch((*stage.each.slices.values(), *stage.collect, *stage.collect.values()), last)
         at = last + 1
     touch((mode.output.value,), at)
     return lives

@@ -6,9 +6,11 @@ joins chunks and tokenizes.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -16,12 +18,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgereel import chunks
 from edgereel.backends import Array, Backend, Buffer, Engine
 from edgereel.call import C_NOISE, Call, Sizes
 from edgereel.errors import Cancelled, EngineError, PlanError
 from edgereel.levels import checked_table
-from edgereel.plan import Denoise, Mode, Noise, Plan, Renoise, Run, Stage, Tokenize
+from edgereel.plan import (
+    Denoise,
+    Mode,
+    Noise,
+    Plan,
+    Renoise,
+    Run,
+    Stage,
+    Tokenize,
+)
 from edgereel.tokenizer import Tokenizer
+from edgereel.windows import Span
 
 __all__ = ["Interpreter", "Progress", "Result"]
 
@@ -163,25 +176,29 @@ class _Run:
 
     def run_stage(self, stage: Stage, values: dict[str, Buffer]) -> None:
         """Runs a stage, once or per chunk, and adds what leaves it to `values`."""
-        chunks = self.call.chunks(stage)
-        self.chunk, self.chunks = 0, len(chunks)
+        self.chunk, self.chunks = 0, math.prod(len(s) for s in self.call.spans[stage.name])
         self.report(0, 1)
         if stage.each is None:
-            self.run_ops(stage, _Scope(values, chunks[0].sizes))
+            self.run_ops(stage, _Scope(values, self.call.sizes))
             return
-        whole = self.read(stage.each.value, _Scope(values, self.call.sizes))
-        parts: dict[str, list[Array]] = {name: [] for name in stage.collect}
-        for self.chunk, chunk in enumerate(chunks):
-            part = whole[chunk.start : chunk.stop]
-            if chunk.lead:
-                both = (self.backend.get(piece) for piece in (whole[: chunk.lead], part))
-                part = self.backend.put(np.concatenate(list(both)))
-            inside = {**values, stage.each.as_: part}
-            self.run_ops(stage, _Scope(inside, chunk.sizes, self.chunk, chunk.lead))
-            for name, arrays in parts.items():
-                arrays.append(self.backend.get(inside[name])[chunk.lead :])
-        for name, joined in stage.collect.items():
-            values[joined] = self.backend.put(np.concatenate(parts[name]))
+        joined = chunks.joined(self.call, stage, partial(self.run_chunk, stage, values))
+        for name, array in joined.items():
+            values[stage.collect[name]] = self.backend.put(array)
+
+    def run_chunk(
+        self, stage: Stage, values: Mapping[str, Buffer], spans: Sequence[Span]
+    ) -> dict[str, Array]:
+        """What is collected of one chunk, without what leads it."""
+        assert stage.each is not None
+        inside = dict(values)
+        for part, whole in stage.each.slices.items():
+            given = self.read(whole, _Scope(inside, self.call.sizes))
+            cuts = self.call.cuts(part, stage.each, spans)
+            inside[part] = chunks.part_of(self.backend, given, cuts)
+        sizes, lead = self.call.chunk_sizes(stage, spans), sum(span.lead for span in spans)
+        self.run_ops(stage, _Scope(inside, sizes, self.chunk, lead))
+        self.chunk += 1
+        return {name: self.backend.get(inside[name])[lead:] for name in stage.collect}
 
     def run_ops(self, stage: Stage, scope: _Scope) -> None:
         for op in stage.ops:

@@ -31,8 +31,9 @@ from edgereel.plan_format import (
     Spacing,
     Variance,
 )
+from edgereel.plan_scope import cut, window_length
 
-__all__ = ["Plan", "encode", "load", "ops", "parse", "resized"]
+__all__ = ["Plan", "cut", "encode", "load", "ops", "parse", "resized", "window_length"]
 __all__ += plan_format.__all__
 
 # What an error lists when the last part of its place is one of these keys.

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from typing import get_args
 
 from edgereel.errors import PlanError
+from edgereel.plan_chunks import Chunks
 from edgereel.plan_format import (
     Denoise,
     Document,
-    Each,
     GraphSpec,
     Guidance,
     IntParam,
@@ -30,7 +30,7 @@ from edgereel.plan_format import (
     TensorSpec,
     Tokenize,
 )
-from edgereel.plan_scope import Scope, Sizes, fit, names, words
+from edgereel.plan_scope import Sizes, fit, names, words
 from edgereel.plan_start import check_start
 
 __all__ = ["check_flow"]
@@ -48,7 +48,7 @@ def check_flow(plan: Document, mode: Mode, place: str) -> None:
     flow.check_end()
 
 
-class _Flow(Scope):
+class _Flow(Chunks):
     def __init__(self, plan: Document, mode: Mode, place: str) -> None:
         super().__init__(mode)
         self.plan, self.place = plan, place
@@ -57,7 +57,6 @@ class _Flow(Scope):
         self.once_streams: set[str] = set()
         self.trajectories: dict[str, Denoise] = {}  # by the value they make
         self.in_chunks = False
-        self.led: str | int | None = None  # axis 0 of chunks that are led
 
     def check_stage(self, place: str, stage: Stage) -> None:
         outside, sized = set(self.visible), set(self.sized)
@@ -66,9 +65,7 @@ class _Flow(Scope):
         self.in_chunks = stage.each is not None
         self.led = None
         if stage.each is not None:
-            self._enter_chunks(f"{place}.each", stage.each)
-            if stage.each.lead:
-                self.led = self.mode.values[stage.each.as_].shape[0]
+            self.enter_chunks(f"{place}.each", stage.each)
         for index, op in enumerate(stage.ops):
             self._check_op(f"{place}.ops[{index}]", op)
         if stage.each is not None:
@@ -79,7 +76,7 @@ class _Flow(Scope):
                     raise PlanError.at(
                         where, "is not made in this stage", "one of " + names(inside)
                     )
-                self._check_collect(where, stage.each, chunk, whole)
+                self.check_collect(where, stage.each, chunk, whole)
 
     def check_end(self) -> None:
         """The output exists and has the shape of frames; nothing is declared for nothing."""
@@ -251,45 +248,6 @@ class _Flow(Scope):
             for param in weight.params:
                 self.number(f"{place}.weights[{index}].params.{param}", Ref(param=param))
         return TensorSpec(dtype="float32", shape=(size,))
-
-    # chunks
-
-    def _enter_chunks(self, place: str, each: Each) -> None:
-        whole = self.read(f"{place}.value", each.value)
-        self.number(f"{place}.lead", each.lead, least=0)
-        self.number(f"{place}.size", each.size, least=each.lead + 1, whole=True)
-        part = self.declared(f"{place}.as", each.as_)
-        total, size = (whole.shape or (0,))[0], (part.shape or (0,))[0]
-        if isinstance(size, str):
-            if size in self.sized:
-                raise PlanError.at(f"{place}.as", f"{size!r} has a size already", "a new symbol")
-            self.sized.add(size)
-        elif size != each.size or isinstance(total, str) or total % size or each.lead:
-            raise PlanError.at(
-                f"{place}.as", f"its axis 0 is {size}", "a symbol, as chunks may differ in size"
-            )
-        self.make(f"{place}.as", each.as_)
-        fit(
-            f"{place}.as",
-            each.as_,
-            part,
-            TensorSpec(dtype=whole.dtype, shape=(size, *whole.shape[1:])),
-        )
-
-    def _check_collect(self, place: str, each: Each, chunk: str, whole: str) -> None:
-        values = self.mode.values
-        part, total = values[chunk], values[each.value].shape[0]
-        size = (part.shape or (0,))[0]
-        if size != values[each.as_].shape[0] and isinstance(size, int):
-            if not (isinstance(total, int) and isinstance(each.size, int)) or each.lead:
-                raise PlanError.at(
-                    place, f"axis 0 of {chunk!r} is {size}", "the chunk's own symbol"
-                )
-            total = size * -(-total // each.size)
-        elif size != values[each.as_].shape[0]:
-            raise PlanError.at(place, f"axis 0 of {chunk!r} is {size!r}", "the chunk's own symbol")
-        joined = TensorSpec(dtype=part.dtype, shape=(total, *part.shape[1:]))
-        fit(place, whole, self.make(place, whole), joined)
 
     def _same(self, place: str, x: str, out: str) -> TensorSpec:
         spec = self.read(f"{place}.x", x)

@@ -47,6 +47,7 @@ __all__ = [
     "Variance",
     "VideoParam",
     "Weight",
+    "Window",
 ]
 
 FORMAT = 1
@@ -164,7 +165,7 @@ Param = TextParam | IntParam | FloatParam | ChoiceParam | VideoParam
 class Size(Node, frozen=True, kw_only=True):
     """The size of a symbol, (n * times + plus) / divide, which must go even.
 
-    n is an int param or the size of another symbol.
+    n is an int param, or the size of another symbol, such as a window's.
     """
 
     param: str | None = None
@@ -271,16 +272,27 @@ class Renoise(Node, frozen=True, kw_only=True, tag_field="op", tag="renoise"):
 Op = Tokenize | Noise | Run | Denoise | Renoise
 
 
-class Each(Node, frozen=True, kw_only=True):
-    """Run a stage once per `size` entries of axis 0 of `value`, each chunk visible as `as`.
+class Window(Node, frozen=True, kw_only=True):
+    """Parts of `size` of the axes that have `symbol` in a slice's shape; 0 takes all at once.
 
-    Every chunk but the first is led by the first `lead` entries, which count in its size.
+    Parts may overlap; joined, one fades into the next. Every part but the first is led by the
+    first `lead` entries, which count in its size.
     """
 
-    value: str
-    as_: str = field(name="as")
+    symbol: str
     size: int | Ref
+    overlap: int | Ref = 0
     lead: int = 0
+
+
+class Each(Node, frozen=True, kw_only=True):
+    """Run a stage once per part of some values; the first window is the outermost loop.
+
+    `slices` maps the name that a part is seen by to the value it is cut from.
+    """
+
+    slices: dict[str, str]
+    windows: tuple[Window, ...]
 
 
 class Stage(Node, frozen=True, kw_only=True):

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 from edgereel.errors import PlanError
-from edgereel.plan_format import ChoiceParam, FloatParam, IntParam, Mode, Ref, TensorSpec
+from edgereel.plan_format import ChoiceParam, Each, FloatParam, IntParam, Mode, Ref, TensorSpec
 
-__all__ = ["Scope", "Sizes", "fit", "names", "words"]
+__all__ = ["Scope", "Sizes", "cut", "fit", "names", "window_length", "words"]
 
 Sizes = dict[str, int | str]
 T = TypeVar("T")
@@ -91,6 +91,23 @@ class Scope:
                 place, f"{word.param!r} can be something else", "choices from " + names(allowed)
             )
         self.used.add(word.param)
+
+
+def cut(mode: Mode, value: str, symbol: str) -> tuple[int, int] | None:
+    """The axis that a window's symbol cuts a value on, and how many entries make one of it."""
+    for axis, size in enumerate(mode.values[value].shape):
+        if size == symbol:
+            return axis, 1
+        found = mode.sizes.get(size) if isinstance(size, str) else None
+        if found is not None and found.symbol == symbol:
+            return axis, found.times
+    return None
+
+
+def window_length(mode: Mode, each: Each, symbol: str) -> int | str:
+    """The size, a number or a symbol, of the axes that a window of a checked plan cuts."""
+    found = ((whole, cut(mode, part, symbol)) for part, whole in each.slices.items())
+    return next(mode.values[whole].shape[axis[0]] for whole, axis in found if axis)
 
 
 def names(words: Iterable[str]) -> str:

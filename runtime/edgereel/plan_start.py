@@ -27,11 +27,18 @@ def check_start(scope: Scope, place: str) -> None:
         scope.visible.add(name)
     measured = {symbol for symbol, size in mode.sizes.items() if size.param is not None}
     measured |= _of_videos(mode) - mode.sizes.keys()
+    stages = [stage.each for stage in mode.stages if stage.each is not None]
+    inside = {window.symbol for each in stages for window in each.windows}
     for symbol, size in mode.sizes.items():
-        _check_size(scope, f"{place}.sizes.{symbol}", size, measured)
+        _check_size(scope, f"{place}.sizes.{symbol}", size, measured | inside)
+        if size.symbol in inside and (size.plus, size.divide) != (0, 1):
+            raise PlanError.at(
+                f"{place}.sizes.{symbol}", f"of the window {size.symbol!r}", "times and no more"
+            )
         if not any(symbol in spec.shape for spec in mode.values.values()):
             raise PlanError.at(f"{place}.sizes.{symbol}", "is in no value's shape", "one with it")
-    scope.sized |= measured | mode.sizes.keys()
+    made = {symbol for symbol, size in mode.sizes.items() if size.symbol not in inside}
+    scope.sized |= measured | made
 
 
 def _check_number(place: str, param: object, spec: TensorSpec) -> None:
@@ -87,7 +94,7 @@ def _check_size(scope: Scope, place: str, size: Size, measured: set[str]) -> Non
         raise PlanError.at(
             f"{place}.symbol",
             f"{size.symbol!r} has no size of its own",
-            "a symbol whose size is a param or comes from a video",
+            "a symbol whose size is a param, or comes from a video or a window",
         )
     if size.param is not None:
         scope.number(f"{place}.param", Ref(param=size.param), least=1, whole=True)

@@ -378,7 +378,7 @@ def _video() -> p.Mode:
     )
     sr = p.Stage(
         name="sr",
-        each=p.Each(value="clip4", as_="lr", size=4),
+        each=p.Each(slices={"lr": "clip4"}, windows=(p.Window(symbol="K", size=4),)),
         collect={"chunk": "frames"},
         ops=(
             p.Renoise(x="lr", out="lr_noisy", schedule="linear", from_=None, to=20, noise="lr.z"),

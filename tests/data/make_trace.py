@@ -1,9 +1,9 @@
 """Writes tests/data/trace: `python tests/data/make_trace.py`.
 
 A whole cascade in a few kilobytes whose sizes a call decides. Mode `paint` makes as many frames,
-as large, as its params say; mode `trace` follows a video of any size. Both work a few frames at a
-time. Every number is made by operations that IEEE rounds exactly, so the files are the same bytes
-on every machine; a test compares them.
+as large, as its params say, mode `tiles` the same in parts that overlap; mode `trace` follows a
+video of any size. All work a few frames at a time. Every number is made by operations that IEEE
+rounds exactly, so the files are the same bytes on every machine; a test compares them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import hashlib
 import sys
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from make_toy import SPLIT_ROW, UPDATE, write_graph
 
@@ -102,7 +103,7 @@ def build(folder: Path) -> None:
         },
         graphs=specs,
         schedules={"linear": p.ScheduleSpec(file="schedules/linear.npy")},
-        modes={"paint": _paint(), "trace": _trace()},
+        modes={"paint": _paint(), "tiles": _tiles(), "trace": _trace()},
     )
     (folder / "plan.json").write_bytes(p.encode(plan))
 
@@ -126,7 +127,10 @@ def _stage(each: str, first: tuple[p.Op, ...], seen: str, joined: str) -> p.Stag
     )
     return p.Stage(
         name="frames",
-        each=p.Each(value=each, as_="part", size=p.Ref(param="frames_at_once")),
+        each=p.Each(
+            slices={"part": each},
+            windows=(p.Window(symbol="K", size=p.Ref(param="frames_at_once")),),
+        ),
         collect={"chunk": joined},
         ops=(
             *first,
@@ -185,6 +189,56 @@ def _paint() -> p.Mode:
         ),
         output=p.Output(value="frames.u8", fps=p.Ref(param="fps")),
     )
+
+
+def _tiles() -> p.Mode:
+    """`paint` in parts of frames, height and width, of noise that was drawn for all of it."""
+    paint = _paint()
+    frames = paint.stages[1]
+    part = _float("K", 3, "th", "tw")
+    least = {"default": 0, "min": 0, "max": 16}
+    return msgspec.structs.replace(
+        paint,
+        description="As many frames, as large, as asked for, in tiles.",
+        params=paint.params
+        | {
+            "shared_frames": p.IntParam(description="that two parts have", **least),
+            "tile": p.IntParam(description="side of a part, a quarter; 0 is all", **least),
+            "shared_sides": p.IntParam(description="that two tiles have", **least),
+        },
+        sizes=paint.sizes
+        | {"TH": p.Size(symbol="th", times=4), "TW": p.Size(symbol="tw", times=4)},
+        values=paint.values
+        | {
+            "z": _float("F", 3, "h", "w"),
+            **dict.fromkeys(("part", "z.part", "clip"), part),
+            "chunk": _pixels("K", "TH", "TW", 3),
+        },
+        stages=(
+            msgspec.structs.replace(
+                paint.stages[0], ops=(*paint.stages[0].ops, p.Noise(value="z", shared=True))
+            ),
+            msgspec.structs.replace(
+                frames,
+                each=p.Each(
+                    slices={"part": "moved", "z.part": "z"},
+                    windows=(
+                        _window("K", "frames_at_once", "shared_frames"),
+                        _window("th", "tile", "shared_sides"),
+                        _window("tw", "tile", "shared_sides"),
+                    ),
+                ),
+                ops=(
+                    msgspec.structs.replace(frames.ops[1], x="z.part", sampler="ddim"),
+                    frames.ops[2],
+                ),
+            ),
+        ),
+    )
+
+
+def _window(symbol: str, size: str, overlap: str) -> p.Window:
+    return p.Window(symbol=symbol, size=p.Ref(param=size), overlap=p.Ref(param=overlap))
 
 
 def _trace() -> p.Mode:

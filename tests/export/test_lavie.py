@@ -5,6 +5,7 @@ Alone: pytest tests/export/test_lavie.py
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 
 from diffusers.schedulers import scheduling_ddpm  # noqa: E402
+from PIL import Image  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
 from edgereel import load, plan  # noqa: E402
@@ -38,6 +40,7 @@ SIDE, LATENT, FRAMES, STEPS = 64, 16, 3, 4
 PROMPT = "a red circle"
 BETAS = {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}
 Network = Callable[[Any, Any, Any], Any]
+Array = np.ndarray[Any, Any]
 
 
 def noise(*shape: int, seed: int = 0) -> Any:
@@ -191,35 +194,147 @@ def test_interpolation_follows_the_published_list_and_copies(tiny_lavie: Any) ->
     assert psnr(ours, theirs) >= LEAST_PSNR
 
 
-def test_upscaling_follows_the_published_chunks(tiny_lavie: Any) -> None:
-    """v-prediction; noise on the small pictures by the upscaler's own schedule, at level 50."""
-    small = np.random.default_rng(8).integers(0, 256, (FRAMES, 16, 24, 3), np.uint8)
-    cascade, level, size = tiny_lavie.cascade, 50, 2
+LEVEL = 50
+
+
+def upscaled(tiny_lavie: Any, low: Array, first: Array) -> Any:
+    """Super-resolution of noisy pictures f32 [K, 3, H, W] as diffusers' DDIM does it: latents."""
     text = states(tiny_lavie, "upscaling_text_encoder", "blur, worst quality", PROMPT)
+    scheduler = diffusers.DDIMScheduler(
+        clip_sample=False, set_alpha_to_one=False, steps_offset=1,
+        prediction_type="v_prediction", **BETAS,
+    )  # fmt: skip
+    seen = torch.from_numpy(np.ascontiguousarray(low))
+
+    def network(x: Any, t: Any, s: Any) -> Any:
+        return tiny_lavie.cascade.unets["vsr"](x, t, s, seen, torch.tensor([LEVEL]))
+
+    x = torch.from_numpy(np.ascontiguousarray(first))
+    return sampled(scheduler, guided(network, text, 5.0), x)
+
+
+@pytest.fixture(scope="module")
+def small_video() -> tuple[Array, dict[str, Array], Array]:
+    """Pictures, noise for them, and the noisy pictures f32 by the upscaler's own schedule."""
+    small = np.random.default_rng(8).integers(0, 256, (FRAMES, 16, 24, 3), np.uint8)
+    pictures = torch.from_numpy(small).float().permute(0, 3, 1, 2) / 127.5 - 1
+    given = {"low.z": noise(*pictures.shape), "large.x_T": noise(FRAMES, 4, 16, 24, seed=5)}
     noisier = diffusers.DDPMScheduler(beta_schedule="scaled_linear", beta_start=1e-4, beta_end=0.02)
-    given, latents = {}, []
-    for chunk, start in enumerate(range(0, FRAMES, size)):
-        part = torch.from_numpy(small[start : start + size]).float().permute(0, 3, 1, 2)
-        low, first = noise(*part.shape, seed=chunk), noise(len(part), 4, 16, 24, seed=chunk + 5)
-        given |= {f"low.z[{chunk}]": low, f"large.x_T[{chunk}]": first}
-        noisy = noisier.add_noise(part / 127.5 - 1, torch.from_numpy(low), torch.tensor([level]))
-        scheduler = diffusers.DDIMScheduler(
-            clip_sample=False, set_alpha_to_one=False, steps_offset=1,
-            prediction_type="v_prediction", **BETAS,
-        )  # fmt: skip
+    level = torch.tensor([LEVEL])
+    noisy = noisier.add_noise(pictures, torch.from_numpy(given["low.z"]), level)
+    return small, given, noisy.numpy()
 
-        def network(x: Any, t: Any, s: Any, noisy: Any = noisy) -> Any:
-            return cascade.unets["vsr"](x, t, s, noisy, torch.tensor([level]))
 
-        latents.append(sampled(scheduler, guided(network, text, 5.0), torch.from_numpy(first)))
-    theirs = pictures(cascade.upscaler.vae, torch.cat(latents), 0.0)
+def test_upscaling_follows_the_published_chunks(tiny_lavie: Any, small_video: Any) -> None:
+    """v-prediction; each chunk of frames on its own."""
+    small, given, noisy = small_video
+    chunks = [
+        upscaled(tiny_lavie, noisy[a : a + 2], given["large.x_T"][a : a + 2])
+        for a in range(0, FRAMES, 2)
+    ]
+    theirs = pictures(tiny_lavie.cascade.upscaler.vae, torch.cat(chunks), 0.0)
     ours = load(tiny_lavie.folder, backend="ort")(
-        PROMPT, mode="upscale", video=small, frames=FRAMES, resolution=24, upscaling_chunk=size,
+        PROMPT, mode="upscale", video=small, frames=FRAMES, resolution=24, upscaling_chunk=2,
         noise=given,
         **{"steps.upscaling": STEPS},
     ).frames  # fmt: skip
     assert ours.shape == (FRAMES, 64, 96, 3)
     assert psnr(ours, theirs) >= LEAST_PSNR
+
+
+def test_chunks_of_upscaling_can_fade_into_each_other(tiny_lavie: Any, small_video: Any) -> None:
+    """Two frames that share one: frame k is half of the chunk that ends and half of the next."""
+    small, given, noisy = small_video
+    parts = [
+        upscaled(tiny_lavie, noisy[a : a + 2], given["large.x_T"][a : a + 2])
+        for a in range(FRAMES - 1)
+    ]
+    between = [(one[1:] + two[:1]) / 2 for one, two in itertools.pairwise(parts)]
+    latents = torch.cat([parts[0][:1], *between, parts[-1][1:]])
+    theirs = pictures(tiny_lavie.cascade.upscaler.vae, latents, 0.0)
+    ours = load(tiny_lavie.folder, backend="ort")(
+        PROMPT, mode="upscale", video=small, frames=FRAMES, resolution=24, upscaling_chunk=2,
+        upscaling_overlap=1, noise=given,
+        **{"steps.upscaling": STEPS},
+    ).frames  # fmt: skip
+    assert psnr(ours, theirs) >= LEAST_PSNR
+
+
+def test_upscaling_in_tiles_needs_no_large_tensor(tiny_lavie: Any, tmp_path: Path) -> None:
+    """Tiles of 24 that share 16 of pictures of 40 x 32: the same video, but for the seams' sides.
+
+    A tile of this random network sees less of the picture, in group norms above all, so only
+    that it is the same picture can be asked for, not the same numbers.
+    """
+    cascade = load(tiny_lavie.folder, backend="ort")
+    video = np.random.default_rng(8).integers(0, 256, (2, 40, 32, 3), np.uint8)
+    told = {"mode": "upscale", "video": video, "frames": 2, "resolution": 40, "noise_level": 0}
+    whole = cascade(PROMPT, **told, **{"steps.upscaling": 1}).frames
+    engines = cascade._interpreter.engines
+    shapes: dict[str, set[tuple[int, ...]]] = {}
+    for name in ("upscaling", "upscaling_decode"):
+        engines[name] = Noted(engines[name], shapes.setdefault(name, set()))
+    tiles = {"upscaling_tile": 24, "upscaling_decode_tile": 24, "steps.upscaling": 1}
+    tiled = cascade(PROMPT, **told, **tiles).frames
+    assert shapes == {name: {(2, 4, 24, 24)} for name in shapes}
+    assert tiled.shape == whole.shape == (2, 160, 128, 3)
+    assert psnr(tiled, whole) >= 20
+
+
+class Noted:
+    """An engine that notes the shapes of x."""
+
+    def __init__(self, engine: Any, shapes: set[tuple[int, ...]]) -> None:
+        self.engine, self.shapes, self.sha256 = engine, shapes, engine.sha256
+
+    def run(self, inputs: Any, outputs: Any) -> None:
+        self.shapes.add(inputs["x"].shape)
+        self.engine.run(inputs, outputs)
+
+
+@pytest.mark.parametrize("mode", ["animate", "transition"])
+def test_given_pictures_are_animated_as_seine_does(tiny_lavie: Any, mode: str) -> None:
+    """Ancestral steps over kept timesteps, with the large variance of the kept schedule."""
+    rng = np.random.default_rng(9)
+    names = ["image"] if mode == "animate" else ["image", "last_image"]
+    given = {name: rng.integers(0, 256, (1, SIDE, SIDE, 3), np.uint8) for name in names}
+    posterior, first = noise(FRAMES, 4, LATENT, LATENT), noise(FRAMES, 4, LATENT, LATENT, seed=1)
+    fresh = [noise(*first.shape, seed=k + 2) for k in range(STEPS)]
+    cascade, vae = tiny_lavie.cascade, tiny_lavie.cascade.around.vae
+    clip, mask = torch.zeros(FRAMES, 3, SIDE, SIDE), torch.ones(FRAMES, 1, LATENT, LATENT)
+    for place, frame in zip((0, -1), given.values(), strict=False):
+        clip[place] = torch.from_numpy(frame[0]).permute(2, 0, 1) / 127.5 - 1
+        mask[place] = 0
+    with torch.no_grad():
+        mean, logvar = vae.quant_conv(vae.encoder(clip)).chunk(2, 1)
+    seen = (mean + (logvar / 2).exp() * torch.from_numpy(posterior)) * vae.config.scaling_factor
+    told = PROMPT + (", slow motion." if mode == "animate" else "smooth transition.")
+    text = states(tiny_lavie, "text_encoder", "", told)
+    beside = torch.cat([mask, seen], 1)
+    predict = guided(lambda x, t, s: cascade.unets["seine"](x, t, s, beside), text, 8.0)
+    kept = [0, 333, 666, 999]
+    table = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000, dtype=np.float64))[kept]
+    x = torch.from_numpy(first)
+    for at in reversed(range(STEPS)):
+        now, before = table[at], table[at - 1] if at else 1.0
+        beta = 1 - now / before
+        x0 = (x - (1 - now) ** 0.5 * predict(x, kept[at])) / now**0.5
+        mean = (before**0.5 * beta * x0 + (now / before) ** 0.5 * (1 - before) * x) / (1 - now)
+        x = mean + (beta**0.5 * torch.from_numpy(fresh[STEPS - 1 - at]) if at else 0)
+    drawn = {"given.z": posterior, "x_T": first, **{f"z.{k}": z for k, z in enumerate(fresh)}}
+    ours = load(tiny_lavie.folder, backend="ort")(
+        PROMPT, mode=mode, frames=FRAMES, resolution=SIDE, steps=STEPS, noise=drawn, **given
+    ).frames
+    assert psnr(ours, pictures(vae, x.float(), 0.5)) >= LEAST_PSNR
+
+
+def test_a_picture_file_is_animated(tiny_lavie: Any, tmp_path: Path) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    Image.fromarray(picture).save(tmp_path / "first.png")
+    frames = load(tiny_lavie.folder, backend="ort")(
+        PROMPT, mode="animate", image=tmp_path / "first.png", steps=2, frames=2, resolution=64
+    ).frames
+    assert frames.shape == (2, 48, 64, 3)
 
 
 def test_all_stages_make_the_published_sizes(tiny_lavie: Any) -> None:
@@ -251,7 +366,7 @@ def test_only_what_the_modes_need_is_loaded(tiny_lavie: Any, tmp_path: Path) -> 
     assert changed == {key}
     assert torch.allclose(after[key], before[key] + 0.5)
     assert set(found.modes()) == {"video", "image"}
-    assert set(lavie.load(folder).unets) == {"base", "interpolation"}
+    assert set(lavie.load(folder).unets) == {"base", "interpolation", "seine"}
     with pytest.raises(InputError, match=r"lacks lavie_vsr\.pt; expected it for the modes"):
         lavie.load(folder, Extras(modes=("upscaled",)))
     with pytest.raises(InputError, match=r"--controlnet has no meaning with lavie"):

@@ -189,7 +189,8 @@ def write_plan(folder: Path) -> None:
                      "variance": "fixed_small",
                      "guidance": {"rows": "text", "weights": [
                          {"params": {"guidance": 1}}, {"const": 1, "params": {"guidance": -1}}]}}]},
-                {"name": "frames", "each": {"value": "loose", "as": "chunk", "size": 3},
+                {"name": "frames", "each": {
+                    "slices": {"chunk": "loose"}, "windows": [{"symbol": "K", "size": 3}]},
                  "collect": {"out": "video"}, "ops": [
                     {"op": "run", "graph": "frames", "inputs": {"frames": "chunk"},
                      "outputs": {"pixels": "out"}}]},

@@ -80,7 +80,7 @@ def test_chunks_of_a_known_length_are_static() -> None:
         def change(document: dict[str, Any]) -> None:
             only("trace")(document)
             mode = document["modes"]["trace"]
-            mode["stages"][0]["each"]["lead"] = lead
+            mode["stages"][0]["each"]["windows"][0]["lead"] = lead
             mode["params"]["frames_at_once"]["min"] = 2
 
         found = edited(change)

@@ -45,6 +45,7 @@ __all__ = ["CHECKPOINTS", "LaVie", "load", "tiny"]
 
 CHECKPOINTS: dict[str, Path] = {}  # --size NAME: none comes with Edgereel yet
 _SIZE = 320, 512  # default height and width
+_MOMENTS = ("mean", "deviation")
 _LARGE = {2: "H", 3: "W"}  # free axes of super-resolution's latents
 
 
@@ -121,7 +122,7 @@ class LaVie:
             "encode": Graph(
                 glue.Posterior(around.vae),
                 {"frames": pictures(2, height * factor, width * factor, 3)},
-                ("mean", "deviation"),
+                _MOMENTS,
                 {"frames": PICTURE, "mean": latents, "deviation": latents},
             ),
             "copied": Graph(
@@ -138,7 +139,31 @@ class LaVie:
         if "interpolation" in self.unets:
             more = {"copied": randn(frames, 4, height, width)}
             graphs["interpolation"] = _step(self.unets["interpolation"], around, more, IMAGE)
+        if "seine" in self.unets:
+            graphs |= self._animated(around)
         return graphs
+
+    def _animated(self, around: Companion) -> dict[str, Graph]:
+        """Of SEINE: what is given of a video, and the step that makes the rest."""
+        frames, height, width = EXAMPLE
+        factor = around.vae.config.factor
+        parts = ("grey", "first", "last")
+        known = {f"{part}_{of}": randn(1, 4, height, width) for part in parts for of in _MOMENTS}
+        inputs = {"z": randn(frames, 4, height, width), **known}
+        free = {"z": {0: "F", **IMAGE}, "given": {0: "F", **IMAGE}, **dict.fromkeys(known, IMAGE)}
+        first = {name: tensor for name, tensor in inputs.items() if not name.startswith("last")}
+        more = {"given": randn(frames, 5, height, width)}
+        return {
+            "grey": Graph(
+                glue.GreyLatents(around.vae),
+                {"frames": pictures(2, height * factor, width * factor, 3)},
+                _MOMENTS,
+                {"frames": PICTURE, **dict.fromkeys(_MOMENTS, IMAGE)},
+            ),
+            "given_first": Graph(glue.GivenFrames(), first, ("given",), free),
+            "given_both": Graph(glue.GivenFrames(), inputs, ("given",), free),
+            "seine": _step(self.unets["seine"], around, more, IMAGE),
+        }
 
     def _large_graphs(self, upscaler: Upscaler) -> dict[str, Graph]:
         """Of super-resolution, whose latents are as large as its small pictures."""
@@ -166,7 +191,7 @@ def _step(
     """The denoise graph of a network with text states and `more` conditions."""
     states = randn(2, part.tokens.length, network.config.cross_attention_dim)
     frames = {0: "F", **sides}
-    free = {"x": frames, "copied": frames, "low": frames}
+    free = {"x": frames, **dict.fromkeys(more.keys() - {"level"}, frames)}
     return sd_step(network, part.scheduler.prediction, {"states": states, **more}, free)
 
 
@@ -180,7 +205,7 @@ def load(checkpoint: Path, extras: Extras = NO_EXTRAS) -> LaVie:
         raise InputError(
             "--controlnet has no meaning with lavie; expected it with text2video-zero. Drop it."
         )
-    there: set[Stage] = {stage for stage in stages(checkpoint) if stage != "seine"}
+    there = set(stages(checkpoint))
     known = [name for name in MODES if name in extras.modes]
     wanted = set().union(*(needs(name) for name in known)) if known else there
     states = read_lavie(checkpoint, sorted(wanted))
@@ -192,6 +217,8 @@ def load(checkpoint: Path, extras: Extras = NO_EXTRAS) -> LaVie:
         unets["base"] = LaVieUNet(unet_config(checkpoint, 4))
     if "interpolation" in states:
         unets["interpolation"] = InterpolationUNet(unet_config(checkpoint, 8))
+    if "seine" in states:
+        unets["seine"] = LaVieUNet(unet_config(checkpoint, 9))
     upscaler = None
     if "vsr" in states:
         config = vsr_config(states["vsr"], checkpoint)

@@ -19,13 +19,16 @@ from edgereel.plan import (
     Stage,
     TensorSpec,
     TextParam,
+    Window,
 )
 
-from .lavie_parts import Frames, Part, decoded_by
+from .lavie_parts import Frames, Part, Values, decoded_by
 from .sd_plan import (
     Facts,
+    decode_op,
     denoise_op,
     f32,
+    frames_each,
     guidance_of,
     latent_sizes,
     sampling_params,
@@ -40,6 +43,8 @@ _NULL = "None"  # the literal text without a prompt that interpolation was publi
 _BEST = ", 4k."  # what it adds to a prompt
 _BLURRED = "blur, worst quality"  # the published negative prompt of super-resolution
 _MOST_LEVEL = 350  # noise that super-resolution was trained with
+_OVERLAP = 16  # rows and columns that neighbouring tiles share
+_LARGE = {"PH": "H", "PW": "W", "PTH": "TH", "PTW": "TW"}  # sides of what is four times as large
 
 
 def interpolation(facts: Facts, before: Frames) -> Part:
@@ -72,7 +77,7 @@ def interpolation(facts: Facts, before: Frames) -> Part:
     )
     encoded = Stage(
         name="encode",
-        each=Each(value=before.value, as_="seen", size=Ref(param="decode_chunk")),
+        each=frames_each(before.value, "seen", "decode_chunk"),
         collect={"mean.part": "mean", "deviation.part": "deviation"},
         ops=(encode,),
     )
@@ -99,55 +104,85 @@ def upscaling(facts: Facts, before: Frames) -> Part:
     """Pictures to ones of four times the height and width, a few frames at a time."""
     encoder = "upscaling_text_encoder"
     text = text_stage("upscaling", encoder=encoder, tokenizer=encoder)
-    shape = (before.number, 4, "H", "W")
     after = Frames("large", before.number, "PH", "PW")
-    decoded, decode = decoded_by("upscaling_decode", "large.x_0", shape, after)
+    begin = Stage(
+        name="noisy",
+        ops=(
+            Run(graph="unit", inputs={"frames": before.value}, outputs={"x": "low"}),
+            Renoise(
+                x="low",
+                out="noisy",
+                schedule="low_res",
+                from_=None,
+                to=Ref(param="noise_level"),
+                noise="low.z",
+            ),
+            Noise(value="large.x_T"),
+        ),
+    )
     denoise = denoise_op(
         facts,
-        "large.x_T",
-        "large.chunk",
+        "large.x_T.part",
+        "large.x_0.part",
         graph="upscaling",
-        conditions={"states": "states.upscaling", "low": "noisy", "level": "noise_level"},
+        conditions={"states": "states.upscaling", "low": "noisy.part", "level": "noise_level"},
         sampler=Ref(param="sampler.upscaling"),
         steps=Ref(param="steps.upscaling"),
         guidance=guidance_of("upscaling"),
         noise="large.z",
     )
-    ops = (
-        Run(graph="unit", inputs={"frames": "small"}, outputs={"x": "low"}),
-        Renoise(
-            x="low",
-            out="noisy",
-            schedule="low_res",
-            from_=None,
-            to=Ref(param="noise_level"),
-            noise="low.z",
-        ),
-        Noise(value="large.x_T"),
-        denoise,
+    frames = Window(
+        symbol="K", size=Ref(param="upscaling_chunk"), overlap=Ref(param="upscaling_overlap")
     )
-    each = Each(value=before.value, as_="small", size=Ref(param="upscaling_chunk"))
-    values = {
-        **text_values(facts, "upscaling"),
-        "noise_level": TensorSpec(dtype="int64", shape=(1,)),
-        "small": u8("K", "H", "W", 3),
-        **dict.fromkeys(("low", "noisy"), f32("K", 3, "H", "W")),
-        **dict.fromkeys(("large.x_T", "large.chunk"), f32("K", 4, "H", "W")),
-        "large.x_0": f32(*shape),
-        **decoded,
-    }
+    upscale = Stage(
+        name="upscaling",
+        each=Each(
+            slices={"noisy.part": "noisy", "large.x_T.part": "large.x_T"},
+            windows=(frames, *_tiles("upscaling_tile")),
+        ),
+        collect={"large.x_0.part": "large.x_0"},
+        ops=(denoise,),
+    )
+    decode = Stage(
+        name="large",
+        each=Each(
+            slices={"large.latents": "large.x_0"},
+            windows=(
+                Window(symbol="K", size=Ref(param="decode_chunk")),
+                *_tiles("upscaling_decode_tile"),
+            ),
+        ),
+        collect={"large.part": "large"},
+        ops=(decode_op("large.latents", "large.part", "upscaling_decode"),),
+    )
     return Part(
         after,
         _upscaling_params(),
         {"text.upscaling": (Row(param="upscaling_negative_prompt"), Row(param="prompt"))},
-        {"PH": Size(symbol="H", times=4), "PW": Size(symbol="W", times=4)},
-        values,
-        (
-            text,
-            Stage(name="upscaling", each=each, collect={"large.chunk": "large.x_0"}, ops=ops),
-            decode,
-        ),
+        {large: Size(symbol=small, times=4) for large, small in _LARGE.items()},
+        text_values(facts, "upscaling") | _upscaling_values(before.number),
+        (text, begin, upscale, decode),
     )
+
+
+def _tiles(size: str) -> tuple[Window, Window]:
+    """Tiles of as many rows and columns of the small pictures as the param `size` says."""
+    sides = (Window(symbol=s, size=Ref(param=size), overlap=_OVERLAP) for s in ("TH", "TW"))
+    return (next(sides), next(sides))
+
+
+def _upscaling_values(count: int | str) -> Values:
+    return {
+        "noise_level": TensorSpec(dtype="int64", shape=(1,)),
+        **dict.fromkeys(("low", "noisy"), f32(count, 3, "H", "W")),
+        **dict.fromkeys(("large.x_T", "large.x_0"), f32(count, 4, "H", "W")),
+        "noisy.part": f32("K", 3, "TH", "TW"),
+        **dict.fromkeys(
+            ("large.x_T.part", "large.x_0.part", "large.latents"), f32("K", 4, "TH", "TW")
+        ),
+        "large.part": u8("K", "PTH", "PTW", 3),
+        "large": u8(count, "PH", "PW", 3),
+    }
 
 
 def _upscaling_params() -> dict[str, Param]:
@@ -173,4 +208,22 @@ def _upscaling_params() -> dict[str, Param]:
             min=1,
             max=64,
         ),
+        "upscaling_overlap": IntParam(
+            description="frames that two chunks share, where one fades into the next",
+            default=0,
+            min=0,
+            max=32,
+        ),
+        "upscaling_tile": _tile_param("upscale"),
+        "upscaling_decode_tile": _tile_param("decode"),
     }
+
+
+def _tile_param(what: str) -> IntParam:
+    return IntParam(
+        description=f"side of the parts of a small picture to {what}, for less memory; 0 is all",
+        default=0,
+        min=0,
+        max=2048,
+        multiple=8,
+    )

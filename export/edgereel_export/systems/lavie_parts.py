@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 from edgereel.plan import (
     ChoiceParam,
-    Each,
     IntParam,
     Noise,
     Param,
@@ -28,6 +27,7 @@ from .sd_plan import (
     decode_op,
     denoise_op,
     f32,
+    frames_each,
     given_video,
     latent_sizes,
     prompts,
@@ -46,6 +46,7 @@ __all__ = [
     "base",
     "chunk_param",
     "decoded_by",
+    "frames_param",
     "given",
     "image",
 ]
@@ -77,15 +78,8 @@ class Part(NamedTuple):
 def base(facts: Facts) -> Part:
     """Text to frames."""
     part = _made(facts, "unet", Frames("clip", "F"))
-    count = IntParam(
-        description="frames of the video; the network was trained on the default",
-        default=FRAMES,
-        min=1,
-        max=256,
-        aliases=("num_frames", "video_length"),
-    )
     return part._replace(
-        params=part.params | {"frames": count}, sizes=part.sizes | {"F": Size(param="frames")}
+        params=part.params | frames_param(least=1), sizes=part.sizes | {"F": Size(param="frames")}
     )
 
 
@@ -154,7 +148,7 @@ def decoded_by(
         pictures: u8("K", *sides),
         frames.value: u8(frames.number, *sides),
     }
-    each = Each(value=x, as_=part, size=Ref(param="decode_chunk"))
+    each = frames_each(x, part, "decode_chunk")
     ops = (decode_op(part, pictures, graph),)
     stage = Stage(name=frames.value, each=each, collect={pictures: frames.value}, ops=ops)
     return values, stage
@@ -168,5 +162,18 @@ def chunk_param() -> dict[str, Param]:
             default=4,
             min=1,
             max=64,
+        )
+    }
+
+
+def frames_param(least: int) -> dict[str, Param]:
+    """How many frames are made."""
+    return {
+        "frames": IntParam(
+            description="frames of the video; the network was trained on the default",
+            default=FRAMES,
+            min=least,
+            max=256,
+            aliases=("num_frames", "video_length"),
         )
     }

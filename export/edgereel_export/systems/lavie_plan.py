@@ -1,7 +1,8 @@
 """The modes of a LaVie cascade (arXiv:2309.15103): which parts each is made of.
 
 The published combinations are base, base and interpolation, and either with super-resolution; the
-last two also take a video of the user's.
+last two also take a video of the user's. SEINE (arXiv:2310.20700), the same network with further
+channels, begins with one or two pictures.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from edgereel_export.lavie_checkpoint import Stage
 
 from .lavie_later import interpolation, upscaling
 from .lavie_parts import FRAMES, Part, base, given, image
+from .lavie_seine import animation
 from .sd_plan import Facts
 
 __all__ = ["MODES", "modes", "needs"]
@@ -25,18 +27,24 @@ MODES = {  # the parts of each mode, in order
     "interpolated-upscaled": ("base", "interpolation", "vsr"),
     "interpolate": ("given", "interpolation"),
     "upscale": ("given", "vsr"),
+    "animate": ("first",),
+    "transition": ("both",),
 }
 _NETWORKS: dict[str, Stage] = {
     "base": "base",
     "image": "base",
     "interpolation": "interpolation",
     "vsr": "vsr",
+    "first": "seine",
+    "both": "seine",
 }
 _FPS, _INTERPOLATED_FPS = 8.0, 24.0  # as published, though the second has four times the frames
 _WORDS = {
     "base": "text to a video",
     "image": "text to one picture",
     "given": "a video of yours",
+    "first": "a picture of yours to a video",
+    "both": "a video from one picture of yours to another",
     "interpolation": "with four times the frames",
     "vsr": "with four times the height and width",
 }
@@ -77,6 +85,8 @@ def _parts(names: tuple[str, ...], facts: Mapping[str, Facts]) -> list[Part]:
             case "given":
                 large = "vsr" in names
                 parts.append(given(facts["vsr"]) if large else given(facts["base"], FRAMES))
+            case "first" | "both":
+                parts.append(animation(facts["base"], last=name == "both"))
             case "interpolation":
                 parts.append(interpolation(facts["base"], parts[-1].frames))
             case "vsr":

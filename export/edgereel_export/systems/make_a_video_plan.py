@@ -23,6 +23,7 @@ from edgereel.plan import (
     TextParam,
     Tokenize,
     Weight,
+    Window,
 )
 
 from .make_a_video_profile import GUIDED, STEPS, Profile
@@ -238,7 +239,9 @@ def _stages(profile: Profile) -> tuple[Stage, ...]:
         ),
         Stage(
             name="super_res_high",
-            each=Each(value="low_frames", as_="chunk", size=profile.chunk),
+            each=Each(
+                slices={"chunk": "low_frames"}, windows=(Window(symbol="K", size=profile.chunk),)
+            ),
             collect={"chunk_frames": "frames"},
             ops=(
                 Run(

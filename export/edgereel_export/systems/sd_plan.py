@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from edgereel.plan import (
     Denoise,
+    Each,
     Final,
     FloatParam,
     Guidance,
@@ -23,6 +24,7 @@ from edgereel.plan import (
     Tokenize,
     VideoParam,
     Weight,
+    Window,
 )
 
 __all__ = [
@@ -33,11 +35,13 @@ __all__ = [
     "decode_op",
     "denoise_op",
     "f32",
+    "frames_each",
     "given_video",
     "guidance_of",
     "latent_sizes",
     "latents",
     "prompts",
+    "resolution_param",
     "sampling_params",
     "size_params",
     "text_stage",
@@ -133,7 +137,7 @@ def given_video(description: str, facts: Facts, count: int = 0, **more: Any) -> 
         more: further fields of the param.
     """
     name = "control_video" if "filter" in more else "video"
-    return {
+    params: dict[str, Param] = {
         name: VideoParam(
             description=description,
             start=Ref(param="start"),
@@ -156,6 +160,13 @@ def given_video(description: str, facts: Facts, count: int = 0, **more: Any) -> 
             max=4096,
             aliases=("num_frames", "video_length"),
         ),
+    }
+    return params | resolution_param(facts)
+
+
+def resolution_param(facts: Facts) -> dict[str, Param]:
+    """The larger side that given pictures are scaled to."""
+    return {
         "resolution": IntParam(
             description="larger side in pixels",
             default=max(facts.size),
@@ -236,6 +247,15 @@ def denoise_op(facts: Facts, x: str, out: str, **more: Any) -> Denoise:
         "noise": "z",
     }
     return Denoise(x=x, out=out, **(given | more))
+
+
+def frames_each(value: str, part: str, size: str, *, lead: int = 0) -> Each:
+    """A stage's chunks of so many frames of `value` as the param `size` says, each seen as `part`.
+
+    Axis 0 of a chunk is K; `lead` first frames stand in front of every one but the first.
+    """
+    window = Window(symbol="K", size=Ref(param=size), lead=lead)
+    return Each(slices={part: value}, windows=(window,))
 
 
 def decode_op(x: str, out: str, graph: str = "decode") -> Run:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from edgereel.plan import (
-    Each,
     Filter,
     FloatParam,
     Guidance,
@@ -27,6 +26,7 @@ from .sd_plan import (
     decode_op,
     denoise_op,
     f32,
+    frames_each,
     given_video,
     latent_sizes,
     latents,
@@ -72,7 +72,7 @@ def _chunk_values(video: str) -> dict[str, TensorSpec]:
 
 def _chunk_stage(video: str, ops: tuple[Op, ...]) -> Stage:
     """`ops` from each `part` of the video to its `pictures`, led by the first frame."""
-    each = Each(value=video, as_="part", size=Ref(param="chunk_size"), lead=1)
+    each = frames_each(video, "part", "chunk_size", lead=1)
     return Stage(name="frames", each=each, collect={"pictures": "frames_out"}, ops=ops)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from edgereel.plan import (
-    Each,
     FloatParam,
     IntParam,
     Mode,
@@ -29,6 +28,7 @@ from .sd_plan import (
     decode_op,
     denoise_op,
     f32,
+    frames_each,
     latent_sizes,
     latents,
     prompts,
@@ -163,7 +163,7 @@ def _frame_stage(facts: Facts, start: str) -> Stage:
     t1 = Ref(param="t1")
     return Stage(
         name="frames",
-        each=Each(value=start, as_="chunk", size=Ref(param="chunk_size"), lead=1),
+        each=frames_each(start, "chunk", "chunk_size", lead=1),
         collect={"pictures": "frames_out"},
         ops=(
             denoise_op(facts, "chunk", "x_0", range=Range(from_=t1), noise="frames.z"),
