@@ -10,6 +10,7 @@ measured. Limit: standing shapes drift by less than 10 % of the frame.
     python benchmarks/shapes_quality.py --self-test
     python benchmarks/shapes_quality.py --resume shapes.jsonl --json shapes.json --sheet shapes.png
     python benchmarks/shapes_quality.py --limit 18 --set steps.decoder=10 --set sampler=dpmpp_2m
+    python benchmarks/shapes_quality.py --cascade engines/lavie-shapes --mode interpolated
 
 The last line of the output is one JSON object.
 """
@@ -180,6 +181,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--cascade", default="engines/shapes", metavar="DIR", help="default: %(default)s")
+    add("--mode", metavar="NAME", help="of the cascade (default: its first)")
     add("--wordings", choices=("plain", "held-out", "both"), default="plain")
     add("--limit", type=int, metavar="N", help="only N of the 90 prompts, evenly spread")
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="as in edgereel generate")
@@ -223,6 +225,7 @@ def _report(options: argparse.Namespace, command: str) -> None:
             files.check_place(path)  # before the long work, not after it
     words = [f"--backend={options.backend}", *(f"--set={item}" for item in options.set)]
     words += [] if options.threads is None else [f"--threads={options.threads}"]
+    words += [] if options.mode is None else [f"--mode={options.mode}"]
     maker = Maker(options.cascade, words)
     wordings = WORDINGS if options.wordings == "both" else (options.wordings,)
     wanted = jobs(wordings, options.limit)
