@@ -4,6 +4,7 @@ Exit codes: 0 done; 1 something failed while running, or `verify` found a wrong 
 command, an input or the cascade folder is wrong; 130 interrupted.
 """
 
+import argparse
 import json
 import os
 import signal
@@ -11,8 +12,9 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from edgereel import (
     __version__,
@@ -48,18 +50,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         return _reported([word for word in words if word != "--debug"], debug="--debug" in words)
-    except (KeyboardInterrupt, Cancelled):
-        print("edgereel: interrupted; nothing was written.", file=sys.stderr)
+    except (KeyboardInterrupt, Cancelled) as stopped:
+        kept = str(stopped) if isinstance(stopped, KeyboardInterrupt) else ""
+        print(f"edgereel: interrupted; {kept or 'nothing was written.'}", file=sys.stderr)
         return 130
 
 
 def generate(words: Sequence[str]) -> int:
-    """`edgereel generate DIR -p PROMPT -o FILE`: flags become one cascade call and one file."""
+    """`edgereel generate DIR -p PROMPT -o FILE`: flags become cascade calls and one file."""
     options, given = cli_flags.generate_options(words)
     if options.help is not None:
         print(options.help)
         return 0
-    video.check_writable(options.output)
+    if video.check_writable(options.output) == "gif" and options.times is not None:
+        raise InputError(
+            f"Cannot continue into {options.output}: the palette of a gif needs all frames at "
+            "once. Expected .mp4, or a name without suffix for PNG frames. Change the name."
+        )
     if options.metadata is not None:
         files.check_place(Path(options.metadata))
     started = time.monotonic()
@@ -69,14 +76,59 @@ def generate(words: Sequence[str]) -> int:
     shown = options.progress or (sys.stderr.isatty() and not options.quiet)
     with cli_progress.ProgressBar(sys.stderr, bar=shown) as bar:
         callback = None if options.quiet and not options.progress else bar
-        clip = cascade(mode=options.mode, callback=callback, noise=options.noise, params=given)
-    clip.save(options.output)
-    if options.metadata is not None:
-        _write_json(Path(options.metadata), clip.metadata)
-    for warning in clip.metadata["warnings"]:
+        call = {"mode": options.mode, "callback": callback, "noise": options.noise, "params": given}
+        if options.times is None:
+            clips = iter([cascade(**call)])
+        else:
+            clips = cascade.continued(times=options.times, **call)
+        about, first = _write(clips, options, bar)
+    for warning in first["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
-    print(_summary(options.output, clip, time.monotonic() - started))
+    print(
+        f"{options.output}: {about}, made in {time.monotonic() - started:.1f} s, "
+        f"seed {first['seed']}, backend {first['backend']}"
+    )
     return 0
+
+
+def _write(
+    clips: Iterator[pipeline.Video], options: argparse.Namespace, bar: cli_progress.ProgressBar
+) -> tuple[str, dict[str, Any]]:
+    """Writes clips into one file while they are made: what is in it, and the first's metadata.
+
+    Whatever stops a clip but the first leaves the file with those before it, and the user is told.
+    """
+    clip = next(clips)
+    height, width = clip.frames.shape[1:3]
+    size = f"{width} x {height}, {clip.fps:g} fps"
+    out, made = video.Writer(options.output, clip.fps), list[dict[str, Any]]()
+    try:
+        with out, suppress(StopIteration):
+            while True:
+                made.append(clip.metadata)
+                out.add(clip.frames)
+                del clip  # before the next is made
+                clip = next(clips)
+    except BaseException as error:
+        if not out.parts:
+            raise
+        kept = f"{len(out.parts)} of {1 + (options.times or 0)} clips, {sum(out.parts)} frames"
+        _write_metadata(made[: len(out.parts)], options)
+        if isinstance(error, KeyboardInterrupt):
+            raise KeyboardInterrupt(f"{options.output} has {kept}.") from None
+        bar.clear()
+        print(f"{options.output} has {kept}.", file=sys.stderr)
+        raise
+    _write_metadata(made, options)
+    number = f"{sum(out.parts)} frames" + (f" in {len(made)} clips" if len(made) > 1 else "")
+    return f"{number}, {size}", made[0]
+
+
+def _write_metadata(made: list[dict[str, Any]], options: argparse.Namespace) -> None:
+    """What was done, as JSON where the user wants it: of one clip, or of a list of them."""
+    if options.metadata is not None:
+        content = made[0] if options.times is None else {"clips": made}
+        _write_json(Path(options.metadata), content)
 
 
 def explain(words: Sequence[str]) -> int:
@@ -171,6 +223,7 @@ def _terminable() -> Iterator[None]:
     """SIGTERM, as `timeout` and batch systems send it, cleans up and ends like Ctrl-C."""
 
     def stop(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # `timeout` sends it twice
         raise KeyboardInterrupt
 
     try:
@@ -187,16 +240,6 @@ def _terminable() -> Iterator[None]:
 def _write_json(path: Path, content: object) -> None:
     with files.all_or_nothing(path) as temp:
         temp.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def _summary(path: str, clip: pipeline.Video, seconds: float) -> str:
-    """What was written, on one line."""
-    frames, height, width, _ = clip.frames.shape
-    return (
-        f"{path}: {frames} frames, {width} x {height}, {clip.fps:g} fps, "
-        f"made in {seconds:.1f} s, seed {clip.metadata['seed']}, "
-        f"backend {clip.metadata['backend']}"
-    )
 
 
 def _sentence(error: Exception) -> str:

@@ -35,8 +35,8 @@ __all__ = [
 _SHORT = {"prompt": "-p", "negative_prompt": "-n"}
 # Our own options of `generate`; a param of such a name is reached through --set only.
 _RESERVED = frozenset(
-    ("help", "output", "mode", "backend", "threads", "noise", "metadata", "set", "quiet")
-) | {"progress", "debug"}
+    ("help", "output", "mode", "continue", "backend", "threads", "noise", "metadata", "set")
+) | {"quiet", "progress", "debug"}
 
 
 class Parser(argparse.ArgumentParser):
@@ -100,6 +100,13 @@ def _generate_parser() -> Parser:
         "-o", "--output", metavar="FILE", help="video.mp4, video.gif, or a folder for PNG frames"
     )
     parser.add_argument("--mode", help="what to make (default: the plan's first mode)")
+    parser.add_argument(
+        "--continue",
+        dest="times",
+        type=int,
+        metavar="N",
+        help="add N clips, each beginning with the last frame of the one before, seeds rising by 1",
+    )
     add_backend(parser)
     parser.add_argument(
         "--noise", metavar="FILE", help=".npz of noise to use instead of the seed's"

@@ -19,14 +19,14 @@ class ProgressBar:
     def __init__(self, stream: TextIO, *, bar: bool) -> None:
         self._stream = stream
         self._bar = bar
-        self._stage: int | None = None
+        self._stage: tuple[int, int] | None = None  # clip and stage
         self._drawn_at = -_REDRAW_SECONDS
 
     def __call__(self, progress: "Progress") -> None:
         """Shows the progress, at most ten times a second."""
         if not self._bar:
-            if progress.stage_index != self._stage:
-                self._stage = progress.stage_index
+            if (progress.clip, progress.stage_index) != self._stage:
+                self._stage = progress.clip, progress.stage_index
                 self._stream.write(f"{_where(progress)} ({clock(progress.seconds)})\n")
                 self._stream.flush()
             return
@@ -41,6 +41,10 @@ class ProgressBar:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Takes the moving line away, for something else to be printed."""
         if self._bar:
             self._stream.write(_CLEAR_LINE)
             self._stream.flush()
@@ -71,4 +75,5 @@ def clock(seconds: float) -> str:
 
 
 def _where(progress: "Progress") -> str:
-    return f"stage {progress.stage_index + 1}/{progress.stages} {progress.stage}"
+    clip = f"clip {progress.clip + 1}/{progress.clips} " if progress.clips > 1 else ""
+    return f"{clip}stage {progress.stage_index + 1}/{progress.stages} {progress.stage}"

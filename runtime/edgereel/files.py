@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgereel.errors import OutputError
 
-__all__ = ["all_or_nothing", "check_place"]
+__all__ = ["all_or_nothing", "cannot_write", "check_place", "put", "remove", "temporary"]
 
 
 def check_place(target: Path) -> None:
@@ -22,18 +22,18 @@ def check_place(target: Path) -> None:
     except FileNotFoundError:
         pass
     except (OSError, ValueError) as error:
-        raise _cannot_write(target, error) from error
+        raise cannot_write(target, error) from error
     if not target.parent.is_dir():
         raise OutputError(
             f"The folder {target.parent} does not exist. The output needs an existing folder. "
             f"Create it (mkdir -p {target.parent}) or choose another output."
         )
-    probe = _temporary(target)
+    probe = temporary(target)
     try:
         probe.touch(exist_ok=False)
         probe.unlink()
     except OSError as error:
-        raise _cannot_write(target, error) from error
+        raise cannot_write(target, error) from error
 
 
 @contextmanager
@@ -43,32 +43,37 @@ def all_or_nothing(target: Path) -> Iterator[Path]:
     Raises:
         OutputError: the system refused a write.
     """
-    temp = _temporary(target)
+    temp = temporary(target)
     try:
         yield temp
+        put(temp, target)
+    except OSError as error:
+        raise cannot_write(target, error) from error
+    finally:
+        remove(temp)
+
+
+def temporary(target: Path) -> Path:
+    """A hidden name beside the target that nobody else uses."""
+    return target.parent / f".edgereel-{secrets.token_hex(6)}.part"
+
+
+def put(temp: Path, target: Path) -> None:
+    """Gives a finished file or folder its name; what had that name before is replaced.
+
+    Raises:
+        OutputError: the system refused.
+    """
+    try:
         if target.is_dir():
             _swap(temp, target)
         else:
             temp.replace(target)
     except OSError as error:
-        raise _cannot_write(target, error) from error
-    finally:
-        _remove(temp)
+        raise cannot_write(target, error) from error
 
 
-def _swap(temp: Path, target: Path) -> None:
-    """Puts a finished folder in the place of an old one, which comes back if that fails."""
-    old = _temporary(target)
-    target.replace(old)
-    try:
-        temp.replace(target)
-    except BaseException:
-        old.replace(target)
-        raise
-    _remove(old)
-
-
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
     """Removes a file or folder that may not exist; the first error, if any, is the one to show."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
@@ -77,15 +82,22 @@ def _remove(path: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _temporary(target: Path) -> Path:
-    """A hidden name beside the target that nobody else uses."""
-    return target.parent / f".edgereel-{secrets.token_hex(6)}.part"
-
-
-def _cannot_write(target: Path, error: OSError | ValueError) -> OutputError:
+def cannot_write(target: Path, error: OSError | ValueError) -> OutputError:
     """The error for a target the system refuses."""
     reason = getattr(error, "strerror", None) or error
     return OutputError(
         f"Cannot write {str(target)!r:.300}: {reason}. A writable place was expected. "
         "Choose another output or free some space."
     )
+
+
+def _swap(temp: Path, target: Path) -> None:
+    """Puts a finished folder in the place of an old one, which comes back if that fails."""
+    old = temporary(target)
+    target.replace(old)
+    try:
+        temp.replace(target)
+    except BaseException:
+        old.replace(target)
+        raise
+    remove(old)

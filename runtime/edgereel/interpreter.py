@@ -52,6 +52,8 @@ class Progress:
     chunks: int
     done: float  # share of the work, 0 to 1
     seconds: float  # since the call began
+    clip: int = 0  # index of the present clip, of a video that is continued
+    clips: int = 1
 
 
 @dataclass

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event, Lock
 from typing import Any, overload
@@ -12,7 +13,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from edgereel import backends
+from edgereel import backends, continuing
 from edgereel import plan as plans
 from edgereel.errors import InputError
 from edgereel.interpreter import Interpreter, Progress
@@ -100,9 +101,61 @@ class Cascade:
             ]
         return videos if isinstance(prompt, (list, tuple)) else videos[0]
 
+    def continued(
+        self,
+        prompt: str | None = None,
+        *,
+        times: int,
+        mode: str | None = None,
+        callback: Callable[[Progress], None] | None = None,
+        params: Mapping[str, object] | None = None,
+        **options: object,
+    ) -> Iterator[Video]:
+        """The clips of a long video, each made when it is asked for: the first and `times` more.
+
+        For a mode that begins with one picture. Each later clip begins with the last frame of the
+        clip before; that frame, its first, is left out of it. Clip k, from 0, has the seed of the
+        call + k, which after the largest seed starts over. Nothing is kept of earlier clips but
+        the last frame.
+
+        Args:
+            prompt: what should be seen in all clips.
+            times: how often it is continued, 1 or more.
+            mode, callback, params, **options: as in a call. There is no `noise`, which is that of
+                one clip; progress is the share and the seconds of all clips.
+
+        Raises:
+            InputError: the mode cannot be continued, or a value cannot be used. Also, while clips
+                are made: they have a single frame.
+        """
+        chosen, count = self._mode(mode), continuing.count(times, options.pop("noise", None))
+        picture = continuing.picture(self.plan, chosen)
+        values = fill_params(self.plan.modes[chosen], _merged(prompt, params or {}, options))
+        return self._clips(chosen, picture, values, count, callback or (lambda _: None))
+
     def cancel(self) -> None:
         """Stops the call in progress before its next step; that call raises `Cancelled`."""
         self._cancelled.set()
+
+    def _clips(
+        self,
+        mode: str,
+        picture: str,
+        values: dict[str, ParamValue],
+        count: int,
+        callback: Callable[[Progress], None],
+    ) -> Iterator[Video]:
+        """The clips of `continued`; `picture` is the param they begin with."""
+        started = time.perf_counter()
+        for index in range(count):
+            told = continuing.of_all(callback, index, count, started)
+            with self._lock:
+                if index == 0:
+                    self._cancelled.clear()
+                clip = self._make(mode, values, {}, told)
+            values = continuing.next_values(self.plan.modes[mode], values, picture, clip.frames)
+            yield clip if index == 0 else replace(clip, frames=clip.frames[1:])
+            del clip  # before the next is made
 
     def _mode(self, name: str | None) -> str:
         modes = self.plan.modes
