@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import ctypes
 import enum
+import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import structs
 
-from edgereel import builds, plan
+from edgereel import builds, cli_verify, plan
 from edgereel.backends import cuda, trt, trt_library
 from edgereel.errors import BackendUnavailable, BuildMismatch, EngineError
 
@@ -147,45 +149,65 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
     return fake
 
 
-def cascade(folder: Path, content: bytes = b"good", **changes: Any) -> plan.Plan:
-    """A plan with one graph x -> y and a build of it whose engine is `content`."""
+DOUBLE: Mapping[str, builds.Precision] = {"double": "fp16"}
+OFF = 0.01  # relative error of the reference outputs, between what fp32 and fp16 may have
+
+
+def cascade(
+    folder: Path,
+    content: bytes = b"good",
+    precisions: Mapping[str, builds.Precision] = DOUBLE,
+    **changes: Any,
+) -> plan.Plan:
+    """A plan with graphs x -> y and a build of them, whose engines are all `content`."""
     (folder / "graphs").mkdir(parents=True)
-    (folder / "graphs/double.onnx").write_bytes(b"not looked at")
-    np.save(folder / "unused.npy", np.zeros(1))
-    source = {"graphs/double.onnx": builds.sha256(folder / "graphs/double.onnx")}
     f32 = {"dtype": "float32", "shape": ["K", 2]}
     frames = {"dtype": "uint8", "shape": [1, 1, 1, 3]}
-    graph = {"file": "graphs/double.onnx", "inputs": {"x": f32}, "outputs": {"y": f32}}
+    graphs = {}
+    for name in precisions:
+        graphs[name] = {"file": f"graphs/{name}.onnx", "golden": f"{name}.npz",
+                        "inputs": {"x": f32}, "outputs": {"y": f32}}  # fmt: skip
+        (folder / f"graphs/{name}.onnx").write_bytes(b"\x08\x08")  # ir_version 8, no graph
+        x = np.ones((1, 2), np.float32)
+        np.savez(folder / f"{name}.npz", **{"in.x": x, "out.y": 2 * x * np.float32(1 + OFF)})
+    files = {
+        str(path.relative_to(folder)): builds.sha256(path)
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
     mode = {
         "params": {"prompt": {"type": "text"}, "seed": {"type": "int", "default": 0}},
         "values": {"z": {"dtype": "float32", "shape": [3, 2]}, "video": frames},
         "stages": [],
         "output": {"value": "video", "fps": 8},
     }
-    document = {"format": 1, "name": "double", "system": "test", "files": source,
-                "graphs": {"double": graph}, "modes": {"video": mode}}  # fmt: skip
+    document = {"format": 1, "name": "double", "system": "test", "files": files,
+                "graphs": graphs, "modes": {"video": mode}}  # fmt: skip
     import msgspec
 
     found = msgspec.convert(json.loads(json.dumps(document)), plan.Plan)  # rules are not the point
     found.__dict__["folder"] = folder
-    engine = builds.Engine(
-        file="double.engine", sha256="", bytes=len(content), source=source,
-        profiles=tuple({"x": ((n, 2), (n, 2), (n, 2))} for n in (1, 2)),
-        nodes=1, parameters=0, types={"Half": 1}, weights_bytes=0, activation_bytes=0,
-        seconds=0.0, peak_rss_bytes=0,
-    )  # fmt: skip
+    engines = {
+        name: builds.Engine(
+            file=f"{name}.engine", sha256=hashlib.sha256(content).hexdigest(), bytes=len(content),
+            source={spec.file: found.files[spec.file]}, precision=precisions[name],
+            profiles=tuple({"x": ((n, 2), (n, 2), (n, 2))} for n in (1, 2)),
+            nodes=1, parameters=0, types={}, weights_bytes=0, activation_bytes=0,
+            seconds=0.0, peak_rss_bytes=0,
+        )
+        for name, spec in found.graphs.items()
+    }  # fmt: skip
     compiler = builds.Compiler(name="tensorrt", version="11.3")
     facts: dict[str, Any] = {
-        "format": 1, "key": "", "backend": "trt", "library": compiler, "precision": "fp16",
+        "format": 1, "key": "", "backend": "trt", "library": compiler,
         "compute_capabilities": ("8.9",), "options": {}, "recipe": "",
     } | changes  # fmt: skip
-    record = builds.Record(graphs={"double": engine}, **facts)
-    key = builds.record_key(record)
-    build = folder / "builds" / key
+    record = builds.Record(graphs=engines, **facts)
+    record = msgspec.structs.replace(record, key=builds.record_key(record))
+    build = folder / "builds" / record.key
     build.mkdir(parents=True)
-    (build / engine.file).write_bytes(content)
-    engine = msgspec.structs.replace(engine, sha256=builds.sha256(build / engine.file))
-    record = msgspec.structs.replace(record, key=key, graphs={"double": engine})
+    for engine in engines.values():
+        (build / engine.file).write_bytes(content)
     (build / builds.FILE).write_bytes(builds.encode(record))
     return found
 
@@ -238,6 +260,41 @@ def test_describes_what_it_opened(machine: FakeCuda, tmp_path: Path) -> None:
     assert facts["library"] == "tensorrt 11.3" and facts["precision"] == "fp16"
     assert facts["device"] == "Fake GPU (compute capability 8.9)"
     assert len(facts["builds"]) == 16 and len(engine.sha256) == 64
+
+
+MIXED: list[dict[str, builds.Precision]] = [
+    {"half": "fp16", "exact": "fp32"},
+    {"exact": "fp32", "half": "fp16"},
+]
+
+
+@pytest.mark.parametrize("precisions", MIXED)
+def test_verify_allows_each_engine_its_own_error(
+    machine: FakeCuda, tmp_path: Path, precisions: dict[str, builds.Precision]
+) -> None:
+    """An error of OFF is in order at half precision and wrong in float32, in either order."""
+    found = cascade(tmp_path / "a", precisions=precisions)
+    backend = trt.Trt(found)
+    results = {result.graph: result for result in cli_verify.verify(found, backend)}
+    assert [result.ok for result in (results["half"], results["exact"])] == [True, False]
+    peak = 2 * (1 + OFF)
+    allowed = {"half": 3e-2 * peak, "exact": 1e-3 * peak}  # the shares that `verify` promises
+    assert {name: r.allowed for name, r in results.items()} == pytest.approx(allowed)
+    assert backend.describe()["precision"] == "fp16, fp32"
+
+
+def test_an_engine_below_the_plans_precision_is_refused(machine: FakeCuda, tmp_path: Path) -> None:
+    """The mark of a graph is in no hash of a file, so it is compared itself."""
+    found = cascade(tmp_path / "a", precisions={"half": "fp16", "exact": "fp32"})
+    for name in found.graphs:
+        found.graphs[name] = structs.replace(found.graphs[name], precision="fp32")
+    backend = trt.Trt(found)
+    backend.load(found.folder, found.graphs["exact"])
+    with pytest.raises(
+        BuildMismatch,
+        match=r"graph half was compiled in fp16, plan\.json asks for fp32.*build\.py compile",
+    ):
+        backend.load(found.folder, found.graphs["half"])
 
 
 def test_a_shape_without_a_profile_is_refused(machine: FakeCuda, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,18 @@ def test_explain_names_everything_in_the_plan(toy: plan.Plan, capsys: Out) -> No
     }
     for graph in graphs:
         assert toy.graphs[graph].file in told
+
+
+def test_explain_says_which_graphs_no_build_computes_in_half(
+    toy: plan.Plan, edit_toy: Callable[..., Path], capsys: Out
+) -> None:
+    marked, *others = (spec.file for spec in toy.graphs.values())
+    name = next(iter(toy.graphs))
+    folder = edit_toy(lambda document: document["graphs"][name].update(precision="fp32"))
+    assert cli.main(["explain", str(folder)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.endswith("always fp32") for line in lines if marked in line] == [True]
+    assert others and not any("always" in line for line in lines if marked not in line)
 
 
 def test_weights_are_counted_as_onnx_counts_them(toy: plan.Plan) -> None:

@@ -69,6 +69,8 @@ WRONG = [
     (VALUES + ".ids.dtype", "float64", VALUES + ".ids.dtype", "one of float32"),
     (PARAMS + ".fps.type", "image", PARAMS + ".fps.type", "one of text, int"),
     ("graphs.decoder.inputs.x.dtype", "bf16", "graphs.decoder.inputs.x.dtype", "one of float32"),
+    ("graphs.decoder.precision", "fp16", "graphs.decoder.precision", "one of fp32"),
+    ("graphs.decoder.precision", 32, "graphs.decoder.precision", "Expected `str | null`"),
     # names, shapes, files
     (
         "graphs['a b']",

@@ -78,7 +78,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--out", type=Path, metavar="DIR", help="folder to write (default: engines/NAME)")
     add("--backend", choices=("ort", "trt"), default="ort", help="trt also compiles engines")
-    add("--precision", choices=("fp16", "fp32"), default="fp16", help="of the engines")
+    add(
+        "--precision",
+        choices=("fp16", "fp32"),
+        default="fp16",
+        help="of the engines, where the plan does not say it of a graph",
+    )
     add(
         "--compute-capability",
         action="append",

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 import onnxruntime
@@ -33,13 +33,15 @@ class Graph:
     """A module, example inputs by name, output names, and names of the free axes.
 
     `free` maps an input to {axis: symbol}; the example decides all other sizes. An output axis of
-    the size a free symbol has in the example is free too when `free` names the output.
+    the size a free symbol has in the example is free too when `free` names the output. `precision`
+    is for a graph whose values half precision cannot hold.
     """
 
     module: nn.Module
     inputs: Mapping[str, Tensor]
     outputs: Sequence[str]
     free: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    precision: Literal["fp32"] | None = None
 
 
 def export(
@@ -88,6 +90,7 @@ def export(
         outputs=_specs(graph, outputs),
         weights=tuple(f"graphs/{file}" for file in files),
         golden=f"golden/{name}.npz",
+        precision=graph.precision,
     )
 
 

@@ -40,7 +40,7 @@ OLDEST_CAPABILITY = 8.0  # the oldest GPUs compiled for unless asked: Ampere
 class Options:
     """How to compile; all of it is part of the build's key."""
 
-    precision: builds.Precision = "fp16"
+    precision: builds.Precision = "fp16"  # where plan.json does not say it of a graph
     compute_capabilities: tuple[str, ...] | None = None  # None = this GPU, or all of 8.0 and newer
     library: str | None = None  # None = what fits this machine, see trt_library.library
     keep_float32: tuple[str, ...] = ()  # op types or module paths, beyond precision.ISLANDS
@@ -65,6 +65,7 @@ class _Task:
 
     graph: str
     source: dict[str, str]
+    precision: builds.Precision
     profiles: tuple[builds.Profile, ...]
     denoise: bool
     key: str
@@ -99,7 +100,7 @@ def build(
     shared = _shared(trt, options)
     asked = read_sizes(plan, options.sizes)
     tasks = [
-        _task(plan, shared, name, graph_profiles(plan, name, asked))
+        _task(plan, shared, name, options.precision, graph_profiles(plan, name, asked))
         for name in _chosen(plan, graphs)
     ]
     key = builds.build_key({task.graph: task.key for task in tasks})
@@ -143,7 +144,6 @@ def _shared(trt: Library, options: Options) -> dict[str, Any]:
     return {
         "format": builds.FORMAT,
         "library": {"name": trt.name, "version": trt.version},
-        "precision": options.precision,
         "compute_capabilities": capabilities,
         "options": {name: value for name, value in own.items() if value not in (None, [])},
         "recipe": _recipe(),
@@ -206,20 +206,26 @@ def _chosen(plan: Plan, graphs: Collection[str] | None) -> list[str]:
 
 
 def _task(
-    plan: Plan, shared: Mapping[str, Any], graph: str, profiles: tuple[builds.Profile, ...]
+    plan: Plan,
+    shared: Mapping[str, Any],
+    graph: str,
+    precision: builds.Precision,
+    profiles: tuple[builds.Profile, ...],
 ) -> _Task:
     """What to compile for one graph; its files are compared with plan.json on the way."""
     spec = plan.graphs[graph]
+    precision = spec.precision or precision
     paths = {name: plan.check_file(name) for name in (spec.file, *spec.weights)}
     source = {name: plan.files[name] for name in paths}
     return _Task(
         graph=graph,
         source=source,
+        precision=precision,
         profiles=profiles,
         denoise=any(
             isinstance(op, Denoise) and op.graph == graph for op in ops(plan.modes.values())
         ),
-        key=builds.engine_key(shared, source, profiles),
+        key=builds.engine_key(shared, source, precision, profiles),
         bytes=sum(path.stat().st_size for path in paths.values()),
     )
 
@@ -270,7 +276,7 @@ def _compiled(
         source=str(plan.folder / spec.file),
         target=str(path),
         library=shared["library"]["name"],
-        precision=shared["precision"],
+        precision=task.precision,
         denoise=task.denoise,
         profiles=task.profiles,
         outputs=tuple(spec.outputs),
@@ -285,6 +291,7 @@ def _compiled(
         sha256=builds.sha256(path),
         bytes=path.stat().st_size,
         source=task.source,
+        precision=task.precision,
         profiles=task.profiles,
         **msgspec.structs.asdict(made),
     )

@@ -39,7 +39,7 @@ def _row(name: str, engine: Engine) -> tuple[str, ...]:
         name,
         str(engine.nodes),
         f"{engine.parameters:,}",
-        engine.precision,
+        engine.float_type,
         " ".join(f"{n} {t}" for t, n in sorted(engine.types.items(), key=lambda e: -e[1])) or "-",
         f"{engine.bytes / 2**20:.1f}",
         f"{engine.seconds:.1f}",

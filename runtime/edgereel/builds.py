@@ -64,6 +64,7 @@ class Engine(_Strict, frozen=True):
     sha256: str
     bytes: int
     source: dict[str, str]  # every file it was compiled from, relative to the folder -> sha256
+    precision: Precision
     profiles: tuple[Profile, ...]  # in the engine's own order
     nodes: int
     parameters: int
@@ -76,7 +77,7 @@ class Engine(_Strict, frozen=True):
     kept_float32: dict[str, str] = {}  # node -> why it is not float16, beyond the usual islands
 
     @property
-    def precision(self) -> str:
+    def float_type(self) -> str:
         """The float type that most kernels write: Half, Float or BFloat16; "-" if none does."""
         floats = {t: n for t, n in self.types.items() if t in ("Half", "Float", "BFloat16")}
         return max(floats, key=lambda t: floats[t]) if floats else "-"
@@ -89,7 +90,6 @@ class Record(_Strict, frozen=True):
     key: str
     backend: Literal["trt"]
     library: Compiler
-    precision: Precision
     compute_capabilities: tuple[str, ...]
     options: dict[str, int | str | tuple[str, ...]]
     recipe: str  # hash of the exporter's own rewriting and compiling code
@@ -135,8 +135,8 @@ class Build:
 
     def engine_key(self, graph: str) -> str:
         """The key of one engine; equal keys are interchangeable engines."""
-        engine = self.record.graphs[graph]
-        return engine_key(about(self.record), engine.source, engine.profiles)
+        e = self.record.graphs[graph]
+        return engine_key(about(self.record), e.source, e.precision, e.profiles)
 
 
 def sha256(path: Path) -> str:
@@ -154,9 +154,11 @@ def rebuild(build: Path) -> str:
     return f"run `python export/build.py compile {cascade} --backend trt`"
 
 
-def engine_key(about: Mapping[str, Any], source: Mapping[str, str], profiles: Any) -> str:
-    """Hash of everything that decides one engine: its build's facts, its source, its profiles."""
-    facts = {**about, "source": dict(source), "profiles": profiles}
+def engine_key(
+    about: Mapping[str, Any], source: Mapping[str, str], precision: Precision, profiles: Any
+) -> str:
+    """Hash of all that decides one engine: its build's facts, source, precision and profiles."""
+    facts = {**about, "source": dict(source), "precision": precision, "profiles": profiles}
     text = json.dumps(facts, sort_keys=True, separators=(",", ":"))  # tuples are lists in JSON
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -177,7 +179,7 @@ def record_key(record: Record) -> str:
     """The key that a record's own contents lead to."""
     shared = about(record)
     return build_key(
-        {name: engine_key(shared, e.source, e.profiles) for name, e in record.graphs.items()}
+        {n: engine_key(shared, e.source, e.precision, e.profiles) for n, e in record.graphs.items()}
     )
 
 
@@ -239,7 +241,7 @@ class Wanted:
     sources: Mapping[str, Mapping[str, str]]  # graph -> its files -> sha256, as in plan.json
     libraries: Mapping[str, str]  # installed library -> version
     capability: str | None  # of this machine's GPU; None = do not ask
-    precision: Precision | None = None
+    precisions: Mapping[str, Precision | None]  # graph -> as in plan.json; None = any
 
 
 def choose(cascade: Path, wanted: Wanted) -> Build:
@@ -282,6 +284,9 @@ def _problems(build: Build, wanted: Wanted) -> Iterable[str]:
                     f"graph {graph} was compiled from {name} with sha256 {its[:12]}, plan.json "
                     f"names {mine[:12]}"
                 )
+        made, asked = record.graphs[graph].precision, wanted.precisions[graph]
+        if asked and asked != made:
+            yield f"graph {graph} was compiled in {made}, plan.json asks for {asked}"
     version = wanted.libraries.get(record.library.name)
     if version != record.library.version:
         yield (
@@ -293,5 +298,3 @@ def _problems(build: Build, wanted: Wanted) -> Iterable[str]:
             f"was compiled for compute capabilities {', '.join(record.compute_capabilities)}, this "
             f"GPU has {wanted.capability}"
         )
-    if wanted.precision and wanted.precision != record.precision:
-        yield f"was compiled in {record.precision}, {wanted.precision} was asked for"

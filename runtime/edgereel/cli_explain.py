@@ -152,8 +152,12 @@ def _graphs(plan: Plan, mode: Mode) -> list[str]:
         spec = plan.graphs[name]
         counts = weights(plan.folder / spec.file)
         counted = ", ".join(f"{_millions(n)} {_SHORT.get(t, t)}" for t, n in counts.items())
-        rows.append((name, counted or "none", _files(plan, spec), ""))
+        rows.append((name, counted or "none", _files(plan, spec), _always(spec)))
     return table(rows)
+
+
+def _always(spec: GraphSpec) -> str:
+    return f"always {spec.precision}" if spec.precision else ""
 
 
 def _files(plan: Plan, spec: GraphSpec) -> str:

@@ -56,7 +56,7 @@ def verify(plan: Plan, backend: Backend, tolerance: float | None = None) -> Iter
         plan: the cascade.
         backend: where the graphs run.
         tolerance: allowed error as a share of the reference's largest magnitude; by default
-            1e-3, or 3e-2 where the graph's weights or the backend's arithmetic are float16.
+            1e-3, or 3e-2 where the graph's weights or its engine's arithmetic are float16.
 
     Raises:
         PlanError: a reference file does not fit its graph, or a file was changed.
@@ -66,8 +66,8 @@ def verify(plan: Plan, backend: Backend, tolerance: float | None = None) -> Iter
         if spec.golden is None:
             continue
         golden = _golden(plan.check_file(spec.golden), spec)
-        got = _outputs(plan, spec, backend, golden)
-        exact = backend.describe()["precision"] in ("as exported", "fp32")
+        got, precision = _outputs(plan, spec, backend, golden)
+        exact = precision in ("as exported", "fp32")
         half = not exact or "float16" in weights(plan.folder / spec.file)
         default = _TOLERANCE_FP16 if half else _TOLERANCE_FP32
         share = default if tolerance is None else tolerance
@@ -77,8 +77,8 @@ def verify(plan: Plan, backend: Backend, tolerance: float | None = None) -> Iter
 
 def _outputs(
     plan: Plan, spec: GraphSpec, backend: Backend, golden: dict[str, Array]
-) -> dict[str, Array]:
-    """What the graph makes of the reference inputs here."""
+) -> tuple[dict[str, Array], str]:
+    """What the graph makes of the reference inputs here, and its engine's precision."""
     for rel in spec.weights:
         plan.check_file(rel)
     engine = backend.load(plan.check_file(spec.file), spec)
@@ -86,7 +86,7 @@ def _outputs(
     expected = {key: golden[f"out.{key}"] for key in spec.outputs}
     outputs = {key: backend.empty(a.dtype.name, a.shape) for key, a in expected.items()}
     engine.run(inputs, outputs)
-    return {key: backend.get(buffer) for key, buffer in outputs.items()}
+    return {key: backend.get(buffer) for key, buffer in outputs.items()}, engine.precision
 
 
 def compare(graph: str, output: str, got: Array, expected: Array, share: float) -> Result:

@@ -46,6 +46,7 @@ _WORDS: dict[str, tuple[str, ...]] = {
     "filter": get_args(Filter),
     "final": get_args(Final),
     "variance": get_args(Variance),
+    "precision": ("fp32",),
 }
 
 

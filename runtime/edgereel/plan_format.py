@@ -79,13 +79,17 @@ class TensorSpec(Node, frozen=True, kw_only=True):
 
 
 class GraphSpec(Node, frozen=True, kw_only=True):
-    """One ONNX file with its external weight files and its reference vectors."""
+    """One ONNX file with its external weight files and its reference vectors.
+
+    `precision` is that of its engine in every build; None leaves it to the build.
+    """
 
     file: str
     inputs: dict[str, TensorSpec]
     outputs: dict[str, TensorSpec]
     weights: tuple[str, ...] = ()
     golden: str | None = None
+    precision: Literal["fp32"] | None = None
 
 
 class ScheduleSpec(Node, frozen=True, kw_only=True):

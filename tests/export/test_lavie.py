@@ -337,6 +337,13 @@ def test_a_picture_file_is_animated(tiny_lavie: Any, tmp_path: Path) -> None:
     assert frames.shape == (2, 48, 64, 3)
 
 
+def test_only_the_large_decoder_must_be_float32(tiny_lavie: Any) -> None:
+    """As in the published pipeline, which casts this autoencoder alone to float32."""
+    graphs = plan.load(tiny_lavie.folder).graphs
+    marked = {name: spec.precision for name, spec in graphs.items() if spec.precision is not None}
+    assert marked == {"upscaling_decode": "fp32"}
+
+
 def test_all_stages_make_the_published_sizes(tiny_lavie: Any) -> None:
     """F frames become 4F - 3, sides four times as long."""
     steps = {"steps.interpolation": 1, "steps.upscaling": 1}

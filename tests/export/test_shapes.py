@@ -104,7 +104,7 @@ def test_every_graph_becomes_an_fp16_engine(shapes: Path) -> None:
     engines = result.build.record.graphs
     assert engines.keys() == plan.load(shapes).graphs.keys()
     expected = {name: PLAIN.get(name, "Half") for name in engines}
-    assert {name: engine.precision for name, engine in engines.items()} == expected
+    assert {name: engine.float_type for name, engine in engines.items()} == expected
     report = trt_report.table(result.build)
     assert all(name in report for name in engines)
     assert trt.build(shapes, trt.Options(compute_capabilities=("8.9",))).cached

@@ -82,9 +82,10 @@ class Encoder(torch.nn.Module):
         super().__init__()
         self.table = torch.nn.Embedding(32, CONDITION)
         self.norm = torch.nn.LayerNorm(CONDITION)
+        self.out = torch.nn.Linear(CONDITION, CONDITION)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        return self.norm(self.table(ids)).mean(1)
+        return self.out(self.norm(self.table(ids))).mean(1)
 
 
 class Frames(torch.nn.Module):
@@ -229,7 +230,8 @@ def test_a_build_holds_every_graph_in_half(built: tuple[trt.Result, list[trt.Pro
     record = built[0].build.record
     assert sorted(record.graphs) == ["encoder", "frames", "step"]
     step = record.graphs["step"]
-    assert step.precision == "Half" and step.types["Half"] > step.types["Float"]
+    assert step.float_type == "Half" and step.types["Half"] > step.types["Float"]
+    assert {engine.precision for engine in record.graphs.values()} == {"fp16"}
     assert step.parameters > 1000 and step.nodes > 20 and step.peak_rss_bytes > 2**20
     assert step.decomposed_attention == ()
     assert all(built[0].build.engine(name) for name in record.graphs)
@@ -299,7 +301,8 @@ def wanted(folder: Path, **changes: Any) -> builds.Wanted:
         name: {n: found.files[n] for n in (graph.file, *graph.weights)}
         for name, graph in found.graphs.items()
     }
-    whole = builds.Wanted(sources=sources, libraries={lib.name: lib.version}, capability="8.9")
+    precisions = {name: graph.precision for name, graph in found.graphs.items()}
+    whole = builds.Wanted(sources, {lib.name: lib.version}, "8.9", precisions)
     return replace(whole, **changes)
 
 
@@ -313,7 +316,6 @@ def wanted(folder: Path, **changes: Any) -> builds.Wanted:
         ),
         ({"libraries": {}}, "this machine has no TensorRT"),
         ({"capability": "5.3"}, "compute capabilities 8.0.* GPU has 5.3"),
-        ({"precision": "fp32"}, "compiled in fp16, fp32 was asked for"),
     ],
 )
 def test_a_foreign_build_is_refused(fresh: Path, changes: dict[str, Any], words: str) -> None:
@@ -365,9 +367,67 @@ def test_attention_without_a_kernel_is_decomposed(tmp_path: Path, heads: int) ->
 
 
 def test_float32_stays_float32(fresh: Path, tmp_path: Path) -> None:
-    result = trt.build(copy(fresh, tmp_path), trt.Options(precision="fp32"), graphs=["step"])
+    """A build asked for in fp32 is that of a graph that must be fp32: one key, one engine."""
+    folder = copy(fresh, tmp_path)
+    options = trt.Options(precision="fp32", keep_float32=("network.attention",))
+    result = trt.build(folder, options, graphs=["step"])
     engine = result.build.record.graphs["step"]
-    assert "Half" not in engine.types and engine.precision == "Float"
+    assert "Half" not in engine.types and engine.float_type == "Float"
+    assert engine.precision == "fp32"
+    mark(folder, step="fp32")
+    again = trt.build(folder, replace(options, precision="fp16"), graphs=["step"])
+    assert again.cached and again.build.record == result.build.record
+
+
+def mark(folder: Path, **precisions: str) -> None:
+    """States the precision of graphs in plan.json."""
+    document = json.loads((folder / "plan.json").read_text())
+    for name, precision in precisions.items():
+        document["graphs"][name]["precision"] = precision
+    (folder / "plan.json").write_text(json.dumps(document))
+
+
+def engine_keys(build: builds.Build) -> dict[str, str]:
+    return {name: build.engine_key(name) for name in build.record.graphs}
+
+
+def test_a_marked_graph_stays_float32(
+    built: tuple[trt.Result, list[trt.Progress]], fresh: Path, tmp_path: Path
+) -> None:
+    """In an fp16 build, where it alone has another key; the library itself reports the kernels."""
+    folder = copy(fresh, tmp_path)
+    unmarked = (folder / "plan.json").read_text()
+    mark(folder, encoder="fp32")
+    with pytest.raises(
+        errors.BuildMismatch, match=r"encoder was compiled in fp16, plan\.json asks for fp32"
+    ):
+        builds.choose(folder, wanted(folder))
+    result = trt.build(folder)
+    assert result.compiled == ("encoder",) and set(result.reused) == {"step", "frames"}
+    before, after = built[0].build.record.graphs, result.build.record.graphs
+    assert before["encoder"].types["Half"] > 0 and "Half" not in after["encoder"].types
+    assert after["encoder"].types["Float"] > 0 and after["step"].types["Half"] > 0
+    assert [after[name].precision for name in ("encoder", "step", "frames")] == [
+        "fp32", "fp16", "fp16"
+    ]  # fmt: skip
+    old, new = engine_keys(built[0].build), engine_keys(result.build)
+    assert {name for name in old if old[name] != new[name]} == {"encoder"}
+    assert builds.choose(folder, wanted(folder)).folder == result.build.folder
+    (folder / "plan.json").write_text(unmarked)
+    again = trt.build(folder)
+    assert again.cached and again.build.folder.name == built[0].build.folder.name
+
+
+def test_a_precision_edited_in_the_record_is_refused(
+    built: tuple[trt.Result, list[trt.Progress]], fresh: Path, tmp_path: Path
+) -> None:
+    """An fp16 engine that is said to be fp32 must not pass for one."""
+    build = copy(fresh, tmp_path) / "builds" / built[0].build.folder.name
+    text = (build / builds.FILE).read_text()
+    assert text.count('"precision": "fp16"') == 3
+    (build / builds.FILE).write_text(text.replace('"precision": "fp16"', '"precision": "fp32"', 1))
+    with pytest.raises(errors.BuildMismatch, match="it was edited or moved"):
+        builds.read(build)
 
 
 def test_every_graph_of_a_system_becomes_an_engine(tiny: Any, tmp_path: Path) -> None:
@@ -382,6 +442,9 @@ def test_every_graph_of_a_system_becomes_an_engine(tiny: Any, tmp_path: Path) ->
                  if isinstance(op, plan.Denoise)}  # fmt: skip
     for name in denoising:
         assert graphs[name].types["Half"] > graphs[name].types["Float"]
+    for name, spec in found.graphs.items():
+        assert graphs[name].precision == (spec.precision or "fp16")
+        assert spec.precision is None or "Half" not in graphs[name].types
     if sized:
         assert (6, 4, 16, 16) in {p["x"][2] for p in graphs["unet"].profiles}
 

@@ -8,7 +8,7 @@ done without it is left. LoRA files are merged into the base network and the tex
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -179,8 +179,11 @@ class LaVie:
                 {"frames": PICTURE, "x": latents},
             ),
             "upscaling": _step(self.unets["vsr"], upscaler, more, _LARGE),
-            "upscaling_decode": decode_graph(
-                upscaler.vae, sides=_LARGE, large={0: "K", 1: "PH", 2: "PW"}
+            "upscaling_decode": replace(
+                decode_graph(upscaler.vae, sides=_LARGE, large={0: "K", 1: "PH", 2: "PW"}),
+                # Half overflows: vsr/models/pipeline_stable_diffusion_upscale_video_3d.py:742 of
+                # Vchitect/LaVie at c4cf9c7.
+                precision="fp32",
             ),
         }
 

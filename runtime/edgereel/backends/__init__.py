@@ -48,6 +48,7 @@ class Engine(Protocol):
     """One loaded graph."""
 
     sha256: str  # of the file it was loaded from
+    precision: str  # of its arithmetic: fp16, fp32 or "as exported"
 
     def run(self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> None:
         """Fills all `outputs`, allocated by the caller, from all `inputs` of the graph.

@@ -94,12 +94,14 @@ class Ort:
         return {
             "library": f"onnxruntime {self._ort.__version__}",
             "device": "CPU" + (f", {self._threads} threads" if self._threads else ""),
-            "precision": "as exported",
+            "precision": Engine.precision,
         }
 
 
 class Engine:
     """One session."""
+
+    precision = "as exported"
 
     def __init__(self, session: Any, file: str, sha256: str) -> None:
         self.sha256 = sha256

@@ -83,11 +83,12 @@ class Trt:
     def describe(self) -> dict[str, str]:
         """Library, device, precision and builds of the engines opened so far."""
         records = {b.record.key: b.record for b in self._opened.values()}.values()
+        precisions = {b.record.graphs[graph].precision for graph, b in self._opened.items()}
         compilers = sorted({f"{r.library.name} {r.library.version}" for r in records})
         return {
             "library": ", ".join(compilers) or str(library()),
             "device": str(device()),
-            "precision": ", ".join(sorted({r.precision for r in records})) or "as compiled",
+            "precision": ", ".join(sorted(precisions)) or "as compiled",
             "builds": ", ".join(sorted(r.key for r in records)),
         }
 
@@ -96,7 +97,7 @@ class Engine:
     """One compiled graph, with one execution context per profile that was needed so far."""
 
     def __init__(self, engine: Any, graph: str, record: builds.Engine, memory: Memory) -> None:
-        self.sha256 = record.sha256
+        self.sha256, self.precision = record.sha256, record.precision
         self._engine, self._graph, self._record, self._memory = engine, graph, record, memory
         self._contexts: dict[int, Any] = {}
         self._bound: dict[int, dict[str, tuple[int, tuple[int, ...]]]] = {}
@@ -207,7 +208,8 @@ def _build(plan: Plan, graph: str) -> builds.Build:
         with suppress(BackendUnavailable):
             libraries[name] = library(name).version
     capability = here.capability if here else None
-    return builds.choose(plan.folder, builds.Wanted(sources, libraries, capability))
+    wanted = builds.Wanted(sources, libraries, capability, {graph: spec.precision})
+    return builds.choose(plan.folder, wanted)
 
 
 def _check_declaration(engine: Any, spec: GraphSpec, trt: Library) -> None:
