@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgereel import cli, cli_doctor, cli_flags, cli_progress, cli_verify, cli_weights, noise, plan
+from edgereel import cli, cli_doctor, cli_flags, cli_progress, cli_verify, noise, plan, weights
 from edgereel.interpreter import Progress
 
 TOY = str(Path(__file__).parent / "data" / "toy")
@@ -195,7 +195,7 @@ def test_weights_are_counted_as_onnx_counts_them(toy: plan.Plan) -> None:
             if tensor.data_type in floats:
                 dtype = floats[tensor.data_type]
                 wanted[dtype] = wanted.get(dtype, 0) + int(np.prod(tensor.dims))
-        assert cli_weights.weights(path) == wanted
+        assert weights.weights(path) == wanted
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_weights_of_something_else(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "broken.onnx"
     path.write_bytes(content)
     with pytest.raises(ValueError):
-        cli_weights.weights(path)
+        weights.weights(path)
 
 
 def test_verify_passes_on_the_toy(toy: plan.Plan, tmp_path: Path, capsys: Out) -> None:

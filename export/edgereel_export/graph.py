@@ -19,6 +19,7 @@ from torch.export import Dim
 from edgereel.errors import EngineError, InputError
 from edgereel.plan import DType, GraphSpec, TensorSpec
 
+from .activations import activations
 from .group_norm import as_function
 from .shared_weights import SharedWeights
 
@@ -84,13 +85,15 @@ def export(
     golden = folder / "golden" / f"{name}.npz"
     _write_golden(golden, graph.inputs, outputs)
     _check(path, name, graph.inputs, outputs)
+    specs = _specs(graph, graph.inputs)
     return GraphSpec(
         file=f"graphs/{name}.onnx",
-        inputs=_specs(graph, graph.inputs),
+        inputs=specs,
         outputs=_specs(graph, outputs),
         weights=tuple(f"graphs/{file}" for file in files),
         golden=f"golden/{name}.npz",
         precision=graph.precision,
+        activations=activations(path, specs, _example(graph)),
     )
 
 
@@ -112,6 +115,15 @@ def _dynamic(graph: Graph) -> tuple[object, ...]:
     dims = [{axis: Dim.AUTO for axis in graph.free.get(name, {})} for name in graph.inputs]
     named = _positional(graph.module)
     return (*dims[:named], tuple(dims[named:])) if named < len(dims) else tuple(dims)
+
+
+def _example(graph: Graph) -> dict[str, int]:
+    """The size of every free symbol of the inputs in the example."""
+    return {
+        symbol: tensor.shape[axis]
+        for name, tensor in graph.inputs.items()
+        for axis, symbol in graph.free.get(name, {}).items()
+    }
 
 
 def _positional(module: nn.Module) -> int:

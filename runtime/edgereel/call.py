@@ -18,6 +18,7 @@ from edgereel import schedule, windows
 from edgereel.call_draws import Draws
 from edgereel.call_start import read_videos, start_sizes
 from edgereel.errors import InputError
+from edgereel.memory import reads
 from edgereel.plan import (
     Denoise,
     Each,
@@ -156,7 +157,7 @@ class Call:
         for stage in self.mode.stages[stage_index + 1 :]:
             needed |= set(stage.each.slices.values()) if stage.each is not None else set()
             for op in stage.ops:
-                needed |= _reads(op)
+                needed.update(reads(op))
         return needed
 
     def _check_order(self, clean: Any, noisy: Any) -> None:
@@ -262,15 +263,3 @@ class Call:
             every = self._weights(op.guidance)
             weights = [every[index] for index in self.kept[op.guidance.rows]]
         return Steps(rows, np.array(weights, np.float32), first, trajectory)
-
-
-def _reads(op: Op) -> set[str]:
-    """The values an op reads."""
-    match op:
-        case Run():
-            return set(op.inputs.values())
-        case Denoise():
-            return {op.x, *op.conditions.values()}
-        case Renoise():
-            return {op.x}
-    return set()

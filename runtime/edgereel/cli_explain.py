@@ -1,11 +1,10 @@
 """A plan as text: what can be set, what runs in which order, and its size in files and bytes."""
 
 import math
-from collections.abc import Iterable, Iterator
 
 from edgereel import cli_flags
 from edgereel.cli_table import size, table
-from edgereel.cli_weights import weights
+from edgereel.memory import ITEM_BYTES, Asked, Peak, open_symbols, stage_peaks, writes
 from edgereel.plan import (
     Denoise,
     GraphSpec,
@@ -24,14 +23,11 @@ from edgereel.plan import (
     resized,
     window_length,
 )
+from edgereel.weights import weights
 
 __all__ = ["explain"]
 
 _SHORT = {"float32": "f32", "float16": "f16", "int64": "i64", "int32": "i32", "uint8": "u8"}
-_ITEM_BYTES = {"float32": 4, "float16": 2, "int64": 8, "int32": 4, "uint8": 1, "bool": 1}
-
-# Where a value is made and last read, counted in ops from the start of the mode.
-Life = tuple[int, int]
 
 
 def explain(plan: Plan, mode_name: str | None) -> str:
@@ -48,7 +44,7 @@ def explain(plan: Plan, mode_name: str | None) -> str:
     ]
     if mode.description:
         lines += [f"mode        {mode.description}"]
-    lines += ["", "Parameters", *_params(mode), "", "Stages", *_stages(mode)]
+    lines += ["", "Parameters", *_params(mode), "", "Stages", *_stages(plan, mode)]
     lines += ["", "Graphs of this mode", *_graphs(plan, mode)]
     return "\n".join(line.rstrip() for line in lines)
 
@@ -67,22 +63,34 @@ def _params(mode: Mode) -> list[str]:
     return table(rows)
 
 
-def _stages(mode: Mode) -> list[str]:
-    """Every stage with its ops, the values they make, and the most bytes alive at once."""
+def _stages(plan: Plan, mode: Mode) -> list[str]:
+    """Every stage with its ops, the values they make, and the memory it is predicted to take."""
     sizes = _symbols(mode)
     lines = []
-    for (number, stage), peak in zip(enumerate(mode.stages, 1), _peaks(mode, sizes), strict=True):
+    asked = Asked(plan, mode, [sizes] * len(mode.stages))
+    peaks, low = (stage_peaks(asked, low_vram=low) for low in (False, True))
+    for (number, stage), peak in zip(enumerate(mode.stages, 1), peaks, strict=True):
         chunks = "" if stage.each is None else f", {_chunks(mode, stage)}"
-        lines.append(f"  {number}. {stage.name}{chunks}; values take {peak}")
+        lines.append(f"  {number}. {stage.name}{chunks}; {_peak(peak)}")
         for op in stage.ops:
             lines.append(f"       {_title(mode, op)}")
-            rows = [("  " + v, *_value(mode.values[v], sizes)) for v in _writes(op)]
+            rows = [("  " + v, *_value(mode.values[v], sizes)) for v in writes(op)]
             lines += table(rows, indent=" " * 9)
+    most, least = (size(max(peak.total for peak in of)) for of in (peaks, low))
+    lines.append(f"  Peak memory {most}; with --low-vram {least}.")
     lines += _sources(mode)
     if sizes:
         used = ", ".join(f"{symbol} = {number}" for symbol, number in sizes.items())
         lines.append(f"  Bytes are for the defaults: {used}.")
     return lines
+
+
+def _peak(peak: Peak) -> str:
+    """The memory of a stage and what it is made of."""
+    parts = [(peak.weights, "weights"), (peak.values, "values"), (peak.activations, "activations")]
+    made_of = ", ".join(f"{size(count)} {what}" for count, what in parts if count)
+    more = f", and more with {', '.join(sorted(peak.unknown))}" if peak.unknown else ""
+    return f"peak memory {size(peak.total)}{f' ({made_of})' if made_of else ''}{more}"
 
 
 def _sources(mode: Mode) -> list[str]:
@@ -174,18 +182,13 @@ def _tensor(spec: TensorSpec) -> str:
 
 
 def _value(spec: TensorSpec, sizes: dict[str, int]) -> tuple[str, str]:
-    return _tensor(spec), " x ".join([size(_bytes(spec, sizes)), *_open(spec, sizes)])
-
-
-def _open(spec: TensorSpec, sizes: dict[str, int]) -> list[str]:
-    """The symbols of a shape whose size only a call knows, such as those of a video."""
-    return [axis for axis in spec.shape if isinstance(axis, str) and axis not in sizes]
+    return _tensor(spec), " x ".join([size(_bytes(spec, sizes)), *open_symbols(spec, sizes)])
 
 
 def _bytes(spec: TensorSpec, sizes: dict[str, int]) -> int:
     """Bytes of a value; an axis that only a call knows counts as 1."""
     numbers = [axis if isinstance(axis, int) else sizes.get(axis, 1) for axis in spec.shape]
-    return math.prod(numbers) * _ITEM_BYTES[spec.dtype]
+    return math.prod(numbers) * ITEM_BYTES[spec.dtype]
 
 
 def _default(mode: Mode, field: object) -> object:
@@ -231,72 +234,3 @@ def _start_symbols(mode: Mode) -> dict[str, int]:
         if found.symbol in sizes:
             sizes[symbol] = resized(found, sizes[found.symbol])[0]
     return sizes
-
-
-def _peaks(mode: Mode, sizes: dict[str, int]) -> Iterator[str]:
-    """The most bytes of values alive during one op, for each stage; graphs' insides not counted."""
-    lives = _lives(mode)
-    at = 0
-    for stage in mode.stages:
-        span = range(at, at + max(len(stage.ops), 1))
-        alive = [
-            [mode.values[name] for name, (made, read) in lives.items() if made <= moment <= read]
-            for moment in span
-        ]
-        open_ones = {s for specs in alive for spec in specs for s in _open(spec, sizes)}
-        known = size(
-            max(
-                sum(_bytes(spec, sizes) for spec in specs if not _open(spec, sizes))
-                for specs in alive
-            )
-        )
-        more = ", ".join(sorted(open_ones))
-        yield f"{known}, and more with {more}" if more else f"at most {known}"
-        at = span.stop
-
-
-def _lives(mode: Mode) -> dict[str, Life]:
-    """When each value is made and last read; joined values exist from their stage's start."""
-    lives: dict[str, Life] = {}
-
-    def touch(names: Iterable[str], moment: int) -> None:
-        for name in names:
-            lives[name] = (lives.get(name, (moment, moment))[0], moment)
-
-    touch((name for name, param in mode.params.items() if isinstance(param, VideoParam)), 0)
-    at = 0
-    for stage in mode.stages:
-        last = at + max(len(stage.ops), 1) - 1
-        if stage.each is not None:
-            touch((*stage.each.slices, *stage.each.slices.values(), *stage.collect.values()), at)
-        for moment, op in enumerate(stage.ops, at):
-            touch((*_reads(op), *_writes(op)), moment)
-        if stage.each is not None:
-            touch((*stage.each.slices.values(), *stage.collect, *stage.collect.values()), last)
-        at = last + 1
-    touch((mode.output.value,), at)
-    return lives
-
-
-def _reads(op: Op) -> tuple[str, ...]:
-    match op:
-        case Run():
-            return tuple(op.inputs.values())
-        case Denoise():
-            return (op.x, *op.conditions.values())
-        case Renoise():
-            return (op.x,)
-        case _:
-            return ()
-
-
-def _writes(op: Op) -> tuple[str, ...]:
-    match op:
-        case Tokenize():
-            return tuple(name for name in (op.ids, op.mask, op.row) if name is not None)
-        case Noise():
-            return (op.value,)
-        case Run():
-            return tuple(op.outputs.values())
-        case Denoise() | Renoise():
-            return (op.out,)

@@ -36,7 +36,7 @@ _SHORT = {"prompt": "-p", "negative_prompt": "-n"}
 # Our own options of `generate`; a param of such a name is reached through --set only.
 _RESERVED = frozenset(
     ("help", "output", "mode", "continue", "backend", "threads", "noise", "metadata", "set")
-) | {"quiet", "progress", "debug"}
+) | {"quiet", "progress", "debug", "low_vram"}
 
 
 class Parser(argparse.ArgumentParser):
@@ -114,6 +114,9 @@ def _generate_parser() -> Parser:
     parser.add_argument("--metadata", metavar="FILE", help="write what was done there, as JSON")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="set any parameter"
+    )
+    parser.add_argument(
+        "--low-vram", action="store_true", help="keep only the engines of one stage in memory"
     )
     parser.add_argument("--progress", action="store_true", help="the moving line also in a log")
     parser.add_argument("--quiet", action="store_true", help="no progress")

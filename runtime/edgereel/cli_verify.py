@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from edgereel.backends import Backend
 from edgereel.cli_table import table
-from edgereel.cli_weights import weights
 from edgereel.errors import PlanError
 from edgereel.plan import GraphSpec, Plan
+from edgereel.weights import weights
 
 __all__ = ["Result", "compare", "report", "verify"]
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgereel import chunks
+from edgereel import chunks, memory
 from edgereel.backends import Array, Backend, Buffer, Engine
 from edgereel.call import C_NOISE, Call, Sizes
 from edgereel.errors import Cancelled, EngineError, PlanError
@@ -69,9 +69,14 @@ class Result:
 class Interpreter:
     """One cascade on one backend; engines, schedules and tokenizers stay loaded."""
 
-    def __init__(self, plan: Plan, backend: Backend, *, verify_hashes: bool = True) -> None:
+    def __init__(
+        self, plan: Plan, backend: Backend, *, verify_hashes: bool = True, low_vram: bool = False
+    ) -> None:
         self.plan, self.backend = plan, backend
         self.engines: dict[str, Engine] = {}  # by graph
+        self.hashes: dict[str, str] = {}  # sha256 of every engine so far, by graph
+        self.low_vram = low_vram  # engines are dropped after their stage
+        self._held = 0  # activations of calls so far, which the backend keeps for the next
         self._tables: dict[str, NDArray[np.float64]] = {}
         self._tokenizers: dict[str, Tokenizer] = {}
         self._verify = verify_hashes
@@ -88,7 +93,8 @@ class Interpreter:
         """The frames of one prompt.
 
         Raises:
-            InputError: a param or a given noise array does not fit, before any graph runs.
+            InputError: a param or a given noise array does not fit, or the free memory does not
+                suffice, before any graph loads.
             EngineError: a graph failed, or memory ran out.
             Cancelled: `cancelled` was set, or the callback raised it.
         """
@@ -99,6 +105,7 @@ class Interpreter:
             if isinstance(op, Denoise | Renoise)
         }
         call = Call(self.plan, mode, params, tables, noise)
+        self._check_memory(call)
         try:
             return _Run(self, call, callback, cancelled).run()
         except MemoryError as error:
@@ -114,6 +121,7 @@ class Interpreter:
             for rel in spec.weights:
                 self._file(rel)
             self.engines[graph] = self.backend.load(self._file(spec.file), spec)
+            self.hashes[graph] = self.engines[graph].sha256
         return self.engines[graph]
 
     def tokenizer(self, name: str) -> Tokenizer:
@@ -132,6 +140,18 @@ class Interpreter:
             except (ValueError, OSError, EOFError) as error:
                 raise PlanError.at(f"files.{rel}", str(error), "alphas_cumprod, f64 [T]") from None
         return self._tables[name]
+
+    def _check_memory(self, call: Call) -> None:
+        """Raises InputError if a stage is predicted to take more memory than is free."""
+        free = self.backend.free_memory()
+        if free is not None:
+            sizes = [
+                call.chunk_sizes(stage, [spans[0] for spans in call.spans[stage.name]])
+                for stage in call.mode.stages
+            ]
+            asked = memory.Asked(self.plan, call.mode, sizes, frozenset(self.engines))
+            inside = memory.check(asked, free + self._held, low_vram=self.low_vram)
+            self._held = max(self._held, inside)
 
     def _file(self, rel: str) -> Path:
         return self.plan.check_file(rel) if self._verify else self.plan.folder / rel
@@ -172,6 +192,8 @@ class _Run:
             self.run_stage(stage, values)
             for name in values.keys() - self.call.read_after(self.stage_index):
                 del values[name]
+            if self.interpreter.low_vram:
+                self.interpreter.engines.clear()
             seconds[stage.name] = time.perf_counter() - started
         frames = self.backend.get(values[mode.output.value])
         return Result(frames, float(self.call.value(mode.output.fps)), seconds, self.warnings)

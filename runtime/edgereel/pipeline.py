@@ -82,7 +82,8 @@ class Cascade:
                 param takes a path, or an array u8 [F, H, W, 3].
 
         Raises:
-            InputError: a value cannot be used; nothing has been computed.
+            InputError: a value cannot be used, or takes more memory than is free; nothing has been
+                computed.
             PlanError: a file of the cascade is damaged.
             EngineError: a graph failed.
             Cancelled: `cancel` was called, or the callback raised it.
@@ -192,7 +193,7 @@ class Cascade:
             "backend": self.backend.name,
             "backend_reason": self.reason,
             **self.backend.describe(),
-            "engines": {graph: runner.engines[graph].sha256 for graph in sorted(graphs)},
+            "engines": {graph: runner.hashes[graph] for graph in sorted(graphs)},
             "seconds": result.seconds,
             "warnings": result.warnings,
         }
@@ -205,6 +206,7 @@ def load(
     backend: str = "auto",
     threads: int | None = None,
     verify_hashes: bool = True,
+    low_vram: bool = False,
 ) -> Cascade:
     """The cascade in a folder; its graphs load at their first use.
 
@@ -213,6 +215,7 @@ def load(
         backend: "auto" or a name from `edgereel.backends.BACKENDS`.
         threads: CPU threads of the backend; None leaves the choice to it.
         verify_hashes: compare each file with the plan's sha256 before it is used.
+        low_vram: drop the engines of a stage after it; every call loads them again.
 
     Raises:
         PlanError: the folder is not a cascade, or is damaged.
@@ -226,7 +229,8 @@ def load(
         )
     plan = plans.load(path)
     chosen, reason = backends.choose(backend, plan, threads=threads)
-    return Cascade(plan, Interpreter(plan, chosen, verify_hashes=verify_hashes), reason)
+    runner = Interpreter(plan, chosen, verify_hashes=verify_hashes, low_vram=low_vram)
+    return Cascade(plan, runner, reason)
 
 
 def _merged(

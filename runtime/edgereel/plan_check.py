@@ -15,6 +15,7 @@ from edgereel.plan_format import (
     ChoiceParam,
     Document,
     FloatParam,
+    GraphSpec,
     IntParam,
     Mode,
     Param,
@@ -39,6 +40,7 @@ def check(plan: Document) -> None:
         for side, tensors in (("inputs", graph.inputs), ("outputs", graph.outputs)):
             for tensor, spec in tensors.items():
                 _check_shape(f"graphs.{name}.{side}.{tensor}", spec)
+        _check_activations(f"graphs.{name}.activations", graph)
     for name, tokenizer in plan.tokenizers.items():
         if tokenizer.length < 1 or tokenizer.pad_id < 0:
             raise PlanError.at(
@@ -97,6 +99,20 @@ def _check_shape(place: str, spec: TensorSpec) -> None:
             raise PlanError.at(
                 f"{place}.shape", f"{size!r} is not a size", "ints above 0 and symbols like 'G'"
             )
+
+
+def _check_activations(place: str, graph: GraphSpec) -> None:
+    known = {axis for spec in graph.inputs.values() for axis in spec.shape}
+    for index, terms in enumerate(graph.activations):
+        for product, factor in terms.items():
+            if product and not known >= set(product.split("*")):
+                raise PlanError.at(
+                    f"{place}[{index}]",
+                    f"{product!r} is no product of symbols of the inputs",
+                    "one like 'F*h*w', or '' for 1",
+                )
+            if not 0 <= factor < math.inf:
+                raise PlanError.at(f"{place}[{index}].{product}", f"{factor}", "at least 0")
 
 
 def _check_mode(place: str, mode: Mode) -> None:

@@ -82,6 +82,7 @@ class GraphSpec(Node, frozen=True, kw_only=True):
     """One ONNX file with its external weight files and its reference vectors.
 
     `precision` is that of its engine in every build; None leaves it to the build.
+    `activations`: bytes inside it while it runs, the largest of some polynomials in its symbols.
     """
 
     file: str
@@ -90,6 +91,7 @@ class GraphSpec(Node, frozen=True, kw_only=True):
     weights: tuple[str, ...] = ()
     golden: str | None = None
     precision: Literal["fp32"] | None = None
+    activations: tuple[dict[str, float], ...] = ()
 
 
 class ScheduleSpec(Node, frozen=True, kw_only=True):

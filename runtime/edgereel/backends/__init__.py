@@ -80,6 +80,9 @@ class Backend(Protocol):
     def empty(self, dtype: str, shape: Sequence[int]) -> Buffer:
         """A buffer with undefined contents."""
 
+    def free_memory(self) -> int | None:
+        """Bytes of the device's memory that can still be taken; None if unknown."""
+
     def describe(self) -> dict[str, str]:
         """For the metadata of a video: at least library, device and precision."""
 

@@ -6,6 +6,7 @@ Buffers are numpy arrays, bound by address, so an engine reads and writes them w
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import importlib.util
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from edgereel import host_memory
 from edgereel.backends import Array, Buffer
 from edgereel.errors import EngineError
 from edgereel.plan import GraphSpec, Plan
@@ -63,6 +65,10 @@ class Ort:
         # sizes each, 91 MB at the peak instead of 242 MB with the defaults, and no slower.
         options.add_session_config_entry("session.use_env_allocators", "1")
         options.enable_mem_pattern = False
+        # A buffer goes back to the arena after its last reader. Reused for a later value of its
+        # shape instead, it stays meanwhile: 229 MB instead of 88 MB on a small UNet, no faster.
+        options.enable_mem_reuse = False
+        _give_back()  # what dropped engines had
         try:
             session = self._ort.InferenceSession(
                 str(path), options, providers=["CPUExecutionProvider"]
@@ -73,6 +79,7 @@ class Ort:
                 f"graph for onnxruntime {self._ort.__version__}. Export the cascade again, or "
                 f"upgrade onnxruntime."
             ) from error
+        _give_back()
         _check_declaration(spec, "inputs", session.get_inputs())
         _check_declaration(spec, "outputs", session.get_outputs())
         return Engine(session, spec.file, self._plan.files[spec.file])
@@ -88,6 +95,10 @@ class Ort:
     def empty(self, dtype: str, shape: Sequence[int]) -> Buffer:
         """An array with undefined contents."""
         return np.empty(tuple(shape), dtype)
+
+    def free_memory(self) -> int | None:
+        """What the machine can still give."""
+        return host_memory.free_memory()
 
     def describe(self) -> dict[str, str]:
         """Library, device and precision."""
@@ -123,6 +134,16 @@ class Engine:
                 f"it to fill outputs of the shapes in plan.json. Export the cascade again; if "
                 f"memory ran out, use a smaller size or chunk."
             ) from error
+
+
+def _give_back() -> None:
+    """Returns memory that was freed to the system, which glibc keeps otherwise.
+
+    Loading brings weights of convolutions into another order: 193 MB of them left 371 MB in use,
+    199 MB after this.
+    """
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @functools.cache

@@ -80,6 +80,10 @@ class Trt:
         """A device buffer with undefined contents."""
         return self._memory.empty(dtype, shape)
 
+    def free_memory(self) -> int | None:
+        """Unknown: what is predicted holds for ONNX Runtime on a CPU."""
+        return None
+
     def describe(self) -> dict[str, str]:
         """Library, device, precision and builds of the engines opened so far."""
         records = {b.record.key: b.record for b in self._opened.values()}.values()
