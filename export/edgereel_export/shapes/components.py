@@ -17,8 +17,10 @@ from .captions import plain
 from .data import Data
 from .latent import unet_component, vae_component
 from .lavie import base_component
+from .lavie import interpolation_component as lavie_interpolation_component
 from .losses import COSINE, Component, denoise_loss, frozen
 from .networks import CHECKPOINT, LENGTH, SHIFT, build, null_rows
+from .upscaling import upscaler_vae_component, vsr_component
 from .world import COLOURS, FRAMES, MOTIONS, SHAPES, Scenes, draw, sample_scenes
 
 __all__ = ["COMPONENTS", "Component"]
@@ -275,4 +277,7 @@ COMPONENTS: dict[str, Callable[[], Component]] = {
     "vae": vae_component,
     "unet": unet_component,
     "lavie_base": base_component,
+    "lavie_interpolation": lavie_interpolation_component,
+    "upscaler_vae": upscaler_vae_component,
+    "lavie_vsr": vsr_component,
 }

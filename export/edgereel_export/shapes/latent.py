@@ -6,12 +6,9 @@ pixels to 32, a UNet on its latents, and the text encoder of the Make-A-Video ca
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,22 +17,20 @@ from edgereel_export.modules.sd_vae import SDVAE, SDDecoder, SDEncoder
 
 from .captions import all_captions
 from .data import Data
-from .losses import Component, denoise_loss, frozen
-from .networks import CHECKPOINT, LATENT, LENGTH, build
+from .losses import Component, denoise_loss, frozen, text_states
+from .networks import build
 from .world import FRAMES, Scenes, draw, sample_scenes
 
-__all__ = ["unet_component", "vae_component", "write_rest"]
+__all__ = [
+    "reconstruction_loss",
+    "scaled_latents",
+    "unet_component",
+    "vae_component",
+]
 
 _PIXELS = 128
-_BETAS = (8.5e-4, 1.2e-2)  # of Stable Diffusion 1.x
-_ALPHAS = torch.from_numpy(alphas_cumprod_scaled_linear(*_BETAS)).float()
-_CLASSES = {
-    "unet": "UNet2DConditionModel",
-    "vae": "AutoencoderKL",
-    "text_encoder": "CLIPTextModel",
-    "tokenizer": "CLIPTokenizer",
-    "scheduler": "DDIMScheduler",
-}
+BETAS = (8.5e-4, 1.2e-2)  # scaled linear, of Stable Diffusion 1.x
+_ALPHAS = torch.from_numpy(alphas_cumprod_scaled_linear(*BETAS)).float()
 
 
 def _pictures(data: Data, count: int) -> tuple[Any, Tensor]:
@@ -46,22 +41,29 @@ def _pictures(data: Data, count: int) -> tuple[Any, Tensor]:
 
 
 def vae_component() -> Component:
-    """The autoencoder: absolute and squared error, and a little pull to a normal posterior."""
+    """The autoencoder, on single pictures."""
     vae = build("vae")
-    assert isinstance(vae, SDVAE)
-    decode = SDDecoder(vae)
 
     def loss(data: Data, progress: float, clips: bool) -> Tensor:
         _, x = _pictures(data, 8)
-        mean, logvar = vae.quant_conv(vae.encoder(x)).float().chunk(2, dim=1)
-        logvar = logvar.clamp(-30, 20)
-        z = mean + (logvar / 2).exp() * torch.randn_like(mean)
-        out: Tensor = decode(z).float()
-        pull = (mean.square() + logvar.exp() - 1 - logvar).mean() / 2
-        error: Tensor = F.l1_loss(out, x) + F.mse_loss(out, x) + 1e-4 * pull
-        return error
+        return reconstruction_loss(vae, x)
 
     return Component(nn.ModuleDict({"vae": vae}), loss)
+
+
+def reconstruction_loss(vae: nn.Module, x: Tensor) -> Tensor:
+    """Absolute and squared error of pictures f32 [B, 3, H, W], and a little pull to a normal law.
+
+    The law is that of the latents given a picture.
+    """
+    assert isinstance(vae, SDVAE)
+    mean, logvar = vae.quant_conv(vae.encoder(x)).float().chunk(2, dim=1)
+    logvar = logvar.clamp(-30, 20)
+    z = mean + (logvar / 2).exp() * torch.randn_like(mean)
+    out: Tensor = SDDecoder(vae)(z).float()
+    pull = (mean.square() + logvar.exp() - 1 - logvar).mean() / 2
+    error: Tensor = F.l1_loss(out, x) + F.mse_loss(out, x) + 1e-4 * pull
+    return error
 
 
 def unet_component() -> Component:
@@ -72,74 +74,39 @@ def unet_component() -> Component:
     The latents of 4096 stills are made once; every step says them in other words.
     """
     unet: Any = build("unet")
-    vae: Any = frozen("vae")
     text: Any = frozen("text_encoder")
-    scenes, latents = _bank(Data(2), SDEncoder(vae), 4096)
+    own = Data(2)
+    scenes = sample_scenes(4096, own.rng)
+    frame = own.uniform(4096, 1) * (FRAMES - 1)
+    latents = scaled_latents(frozen("vae"), scenes, frame, _PIXELS)[:, 0]
 
     def loss(data: Data, progress: float, clips: bool) -> Tensor:
         rows = data.integers(len(latents), 32)
         texts = all_captions(len(rows), scenes.rows(rows), data.rng)
         told = [t if data.rng.random() > 0.1 else "" for t in texts]
-        ids, _ = data.tokens(told)
-        with torch.no_grad():
-            states = text(input_ids=ids).last_hidden_state.float()  # padding is read, as in SD
-        x0 = latents[rows] * vae.config.scaling_factor
-        return denoise_loss(data, x0, lambda x, t: unet(x, t, states), 0.8, _ALPHAS)
+        states = text_states(data, text, told)
+        return denoise_loss(data, latents[rows], lambda x, t: unet(x, t, states), 0.8, _ALPHAS)
 
     return Component(nn.ModuleDict({"unet": unet}), loss)
 
 
-def _bank(data: Data, encode: nn.Module, count: int) -> tuple[Scenes, Tensor]:
-    """Scenes, and the latents of one picture of each, f32 [count, 4, h, w]."""
-    scenes = sample_scenes(count, data.rng)
-    frame = data.uniform(count, 1) * (FRAMES - 1)
+def scaled_latents(vae: nn.Module, scenes: Scenes, frames: Tensor, pixels: int) -> Tensor:
+    """f32 [B, F, 4, h, w]: latents of frames [F] or [B, F] of scenes, times the scaling factor.
+
+    They are the modes of the posterior.
+
+    Args:
+        vae: the autoencoder.
+        scenes: B scenes.
+        frames: frame numbers.
+        pixels: side of the pictures.
+    """
+    assert isinstance(vae, SDVAE)
+    encode = SDEncoder(vae)
+    frames = frames.expand(len(scenes.fps), -1)
     latents = []
-    for start in range(0, count, 16):
-        rows = torch.arange(start, min(start + 16, count))
-        pictures = draw(scenes.rows(rows), frame[rows], _PIXELS)[:, :, 0]
+    for row, places in enumerate(frames):
+        pictures = draw(scenes.rows(torch.tensor([row])), places, pixels)[0].transpose(0, 1)
         with torch.no_grad():
-            latents.append(encode(pictures).float())
-    return scenes, torch.cat(latents)
-
-
-def write_rest(folder: Path = LATENT) -> None:
-    """Writes what diffusers' layout needs beside `unet` and `vae`: text, scheduler and index."""
-    _write(folder / "model_index.json", {"_class_name": "StableDiffusionPipeline"} | _index())
-    scheduler = {
-        "_class_name": "DDIMScheduler",
-        "beta_schedule": "scaled_linear",
-        "beta_start": _BETAS[0],
-        "beta_end": _BETAS[1],
-        "num_train_timesteps": 1000,
-        "prediction_type": "v_prediction",
-        "clip_sample": False,
-        "set_alpha_to_one": False,
-        "steps_offset": 1,
-    }
-    _write(folder / "scheduler" / "scheduler_config.json", scheduler)
-    text = folder / "text_encoder"
-    config = json.loads((CHECKPOINT / "text_encoder" / "config.json").read_text())
-    _write(text / "config.json", config | {"architectures": ["CLIPTextModel"]})
-    state = load_file(CHECKPOINT / "text_encoder" / "model.safetensors")
-    save_file({k: v for k, v in state.items() if "projection" not in k}, text / "model.safetensors")
-    tokenizer = json.loads((CHECKPOINT / "tokenizer" / "tokenizer.json").read_text())
-    _write(folder / "tokenizer" / "tokenizer.json", tokenizer)
-    told = {
-        "tokenizer_class": "CLIPTokenizer",
-        "model_max_length": LENGTH,
-        "bos_token": "<start>",
-        "eos_token": "<end>",
-        "unk_token": "<end>",
-        "pad_token": "<pad>",
-    }
-    _write(folder / "tokenizer" / "tokenizer_config.json", told)
-
-
-def _index() -> dict[str, list[str]]:
-    ours = {"text_encoder": "transformers", "tokenizer": "transformers"}
-    return {part: [ours.get(part, "diffusers"), name] for part, name in _CLASSES.items()}
-
-
-def _write(path: Path, values: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
+            latents.append((encode(pictures) * vae.config.scaling_factor).float())
+    return torch.stack(latents)

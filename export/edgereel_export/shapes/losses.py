@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -15,7 +16,7 @@ from edgereel.levels import alphas_cumprod_cosine
 from .data import Data
 from .networks import build, weights_file
 
-__all__ = ["COSINE", "Component", "denoise_loss", "frozen"]
+__all__ = ["COSINE", "Component", "denoise_loss", "frozen", "text_states"]
 
 
 COSINE = torch.from_numpy(alphas_cumprod_cosine()).float()
@@ -26,6 +27,14 @@ def frozen(name: str) -> nn.Module:
     module = build(name)
     module.load_state_dict(load_file(weights_file(name)))
     return module.eval().requires_grad_(False)
+
+
+def text_states(data: Data, encoder: Any, texts: list[str]) -> Tensor:
+    """f32 [B, L, D]: the states of texts; those of padding are read too, as in Stable Diffusion."""
+    ids, _ = data.tokens(texts)
+    with torch.no_grad():
+        states: Tensor = encoder(input_ids=ids).last_hidden_state.float()
+    return states
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
-from edgereel_export.modules.lavie_unet import LaVieUNet
+from edgereel_export.lavie_companions import UPSCALER
+from edgereel_export.modules.lavie_unet import InterpolationUNet, LaVieUNet
+from edgereel_export.modules.lavie_vsr import VSRConfig, VSRUNet
 from edgereel_export.modules.prior import Prior, PriorConfig
 from edgereel_export.modules.sd_config import SDUNetConfig, SDVAEConfig
 from edgereel_export.modules.sd_unet import SDUNet
@@ -81,13 +84,30 @@ _KINDS: dict[type, Any] = {
     SDUNetConfig: SDUNet,
 }
 CONFIGS["lavie_base"] = CONFIGS["unet"]
-_LAVIE: dict[str, Any] = {"lavie_base": LaVieUNet}  # without config.json, in one folder
+CONFIGS["lavie_interpolation"] = replace(CONFIGS["unet"], in_channels=8)
+CONFIGS["lavie_vsr"] = VSRConfig(
+    block_out_channels=(32, 64, 96),
+    layers_per_block=1,
+    down_block_types=CONFIGS["unet"].down_block_types,
+    up_block_types=CONFIGS["unet"].up_block_types,
+    cross_attention_dim=_DIM,
+    attention_head_dim=2,
+    only_cross_attention=(True, True, False),
+)
+CONFIGS["upscaler_vae"] = CONFIGS["vae"]
+_LAVIE: dict[str, Any] = {  # without config.json, in one folder
+    "lavie_base": LaVieUNet,
+    "lavie_interpolation": InterpolationUNet,
+    "lavie_vsr": VSRUNet,
+}
 
 
 def weights_file(name: str) -> Path:
     """Where the weights of a network are kept; its config.json lies beside them."""
     if name in _LAVIE:
         return LAVIE / f"{name}.safetensors"
+    if name == "upscaler_vae":
+        return LAVIE / UPSCALER / "vae" / "diffusion_pytorch_model.safetensors"
     if name in ("vae", "unet"):
         return LATENT / name / "diffusion_pytorch_model.safetensors"
     return CHECKPOINT / name / "model.safetensors"

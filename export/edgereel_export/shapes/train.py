@@ -2,7 +2,8 @@
 
 CLIP and the prior see still pictures with text; decoder and super-resolution see stills first, then
 clips; interpolation is fine-tuned from the decoder (Make-A-Video, arXiv:2209.14792, section 3.4).
-`vae` and `unet` are the latent text-to-image model; its text encoder is the cascade's.
+`vae` and `unet` are the latent text-to-image model; its text encoder is the cascade's. LaVie's
+networks start from it.
 
     python -m edgereel_export.shapes.train --work runs/shapes            # everything, in order
     python -m edgereel_export.shapes.train --work runs/shapes clip prior # some components
@@ -27,8 +28,8 @@ from edgereel_export.modules.sd_config import SDUNetConfig, SDVAEConfig, to_json
 
 from .components import COMPONENTS
 from .data import Data
-from .latent import write_rest
-from .networks import CONFIGS, weights_file
+from .folders import write_latent, write_lavie
+from .networks import CONFIGS, LAVIE, weights_file
 
 __all__ = ["STEPS", "main"]
 
@@ -42,6 +43,9 @@ STEPS = {  # optimiser steps of a component; the second entry of a pair is on cl
     "vae": (1200,),
     "unet": (4000,),
     "lavie_base": (3000,),
+    "lavie_interpolation": (900,),
+    "upscaler_vae": (500,),
+    "lavie_vsr": (1400,),
 }
 
 
@@ -49,22 +53,27 @@ def _save(name: str, module: nn.Module, state: dict[str, Tensor]) -> None:
     """Write config.json and weights of one network into its checkpoint folder."""
     path = weights_file(name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    kept = {key: value.contiguous() for key, value in state.items() if "position_ids" not in key}
+    half = path.is_relative_to(LAVIE)
+    kept = {
+        key: (value.half() if half else value).contiguous()
+        for key, value in state.items()
+        if "position_ids" not in key
+    }
+    if not name.startswith("lavie_"):  # as published, these are single files
+        text = json.dumps(_values(module.config), indent=2, sort_keys=True) + "\n"
+        (path.parent / "config.json").write_text(text)
     temporary = path.with_suffix(".part")
-    if name.startswith("lavie_"):  # no config.json, and half precision, as published
-        save_file({key: value.half().clone() for key, value in kept.items()}, temporary)
-        temporary.replace(path)
-        return
-    config: Any = module.config
-    plain = is_dataclass(config) and not isinstance(config, type)
-    if isinstance(config, SDUNetConfig | SDVAEConfig):
-        values = to_json(config)
-    else:
-        values = asdict(config) if plain else config.to_diff_dict()
-    text = json.dumps(values, indent=2, sort_keys=True) + "\n"
-    (path.parent / "config.json").write_text(text)
     save_file(kept, temporary)
     temporary.replace(path)
+
+
+def _values(config: Any) -> dict[str, Any]:
+    """What config.json says of a network."""
+    if isinstance(config, SDUNetConfig | SDVAEConfig):
+        return to_json(config)
+    plain = is_dataclass(config) and not isinstance(config, type)
+    values: dict[str, Any] = asdict(config) if plain else config.to_diff_dict()
+    return values
 
 
 _ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]
@@ -166,8 +175,11 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     for name in options.components or COMPONENTS:
         Trainer(name, options.work, options.scale).run()
-    if "unet" in (options.components or COMPONENTS):
-        write_rest()
+    trained = options.components or COMPONENTS
+    if "unet" in trained:
+        write_latent()
+    if "lavie_base" in trained:
+        write_lavie()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,78 @@
+"""What LaVie's networks of the `shapes` world are trained on, and the folder they come to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+import torch
+from torch.nn import functional as F
+
+from edgereel_export.lavie_companions import UPSCALER
+from edgereel_export.modules.sd_vae import SDVAE, SDEncoder
+from edgereel_export.shapes import folders, lavie, networks, train, upscaling
+from edgereel_export.shapes.data import Data
+from edgereel_export.shapes.losses import frozen
+from edgereel_export.shapes.world import Scenes, draw, sample_scenes
+from edgereel_export.systems import lavie as system
+
+pytestmark = pytest.mark.torch
+
+
+def _scenes(count: int) -> tuple[Data, Scenes]:
+    data = Data(5)
+    return data, sample_scenes(count, data.rng, np.full(count, 16.0))
+
+
+def test_large_pictures_show_what_small_ones_do() -> None:
+    """Averaged over 4x4 pixels, each with one sample, against small pixels of 2x2 samples.
+
+    They differ at a few pixels of an edge only, by 7e-5 of the range on average; a shift by one
+    large pixel makes that 3e-3.
+    """
+    data, scenes = _scenes(8)
+    frames = data.uniform(8, 3) * 60
+    small = draw(scenes, frames, 48).transpose(1, 2)
+    large = upscaling._large(scenes, frames, 48)
+    assert (F.avg_pool3d(large, (1, 4, 4)) - small).abs().mean() < 3e-4
+
+
+def test_copied_latents_are_those_of_every_fourth_frame() -> None:
+    """Frame j has the latents of given frame (j + 1) // 4, as published, and their noise."""
+    _, scenes = _scenes(2)
+    pictures = draw(scenes, torch.arange(13.0), 128)
+    vae = frozen("vae")
+    assert isinstance(vae, SDVAE)
+    latents, copied = lavie._clips(vae, pictures)
+    with torch.no_grad():
+        alone = SDEncoder(vae)(pictures[1, :, 8:9].transpose(0, 1)) * 0.83
+    torch.testing.assert_close(latents[1, 8:9], alone, rtol=0, atol=1e-4)  # order of sums only
+    noise = copied - latents[:, [0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12]]
+    assert noise.abs().mean() < 0.15  # deviations are about 0.1, latents about 1
+    assert noise.std() > 0.05
+    assert torch.equal(copied[:, 3], copied[:, 6])
+    assert not torch.equal(copied[:, 2], copied[:, 3])
+
+
+def test_a_trained_folder_is_read_as_lavies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without training: what is written is read back, sizes of super-resolution by its weights."""
+    monkeypatch.setattr(networks, "LAVIE", tmp_path)
+    monkeypatch.setattr(train, "LAVIE", tmp_path)
+    for name in ("lavie_base", "lavie_interpolation", "lavie_vsr", "upscaler_vae"):
+        module = networks.build(name)
+        train._save(name, module, module.state_dict())
+    folders.write_lavie(tmp_path)
+    found = system.load(tmp_path)
+    assert found.unets.keys() == {"base", "interpolation", "vsr"}
+    assert found.unets["vsr"].config == networks.CONFIGS["lavie_vsr"]
+    assert found.upscaler is not None
+    assert found.upscaler.vae.config == networks.CONFIGS["upscaler_vae"]
+    written = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
+    assert written < 40e6
+    assert (tmp_path / UPSCALER / "low_res_scheduler").is_dir()
