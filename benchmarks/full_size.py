@@ -16,10 +16,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,8 +32,10 @@ from numpy.typing import NDArray
 from shapes_report import machine, peak_rss_bytes
 from torch import nn
 
+from edgereel import memory
 from edgereel.backends import trt_library
-from edgereel_export.graph import export
+from edgereel.backends.ort import session_options
+from edgereel_export.graph import Graph, export
 from edgereel_export.modules.lavie_unet import InterpolationUNet, LaVieUNet
 from edgereel_export.modules.lavie_vsr import VSRConfig, VSRUNet
 from edgereel_export.modules.sd_config import SDUNetConfig
@@ -91,16 +95,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--no-engine", action="store_true", help="leave TensorRT out")
     parser.add_argument("--compute-capability", default="8.9", metavar="X.Y")
     options = parser.parse_args(argv)
-    network = _NETWORKS[options.network]
+    figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.work or Path(scratch)
-        module, figures = _export(network, folder)
-        if not options.no_step:
-            feeds = _feeds(network, options.frames or network.size[0])
-            kept = module if options.compare else None
-            del module
-            figures |= _step(folder, feeds, kept)
+        frames = options.frames or _NETWORKS[options.network].size[0]
+        told = options.network, folder, frames
+        phases: list[Callable[..., dict[str, Any]]] = [_export]
+        phases += [] if options.no_step else [_step]
+        phases += [_torch] if options.compare and not options.no_step else []
+        for phase in phases:
+            figures |= _alone(phase, *told)
+            print(json.dumps(figures), file=sys.stderr)
         if not options.no_engine:
+            network = _NETWORKS[options.network]
             figures |= _engine(network, folder, options.compute_capability)
     for name, value in figures.items():
         print(f"{name:24} {value}")
@@ -108,8 +115,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _export(network: _Network, folder: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """The graph as graphs/unet.onnx; small example latents, since the free axes hold for all."""
+def _alone(phase: Callable[..., dict[str, Any]], *told: object) -> dict[str, Any]:
+    """What a phase says, run in a process of its own, so that memory is that of the phase."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(phase, *told).result()
+
+
+def _graph(network: _Network) -> Graph:
+    """The denoise graph; its weights are the same at every call."""
     torch.manual_seed(0)
     module = network.make().eval().requires_grad_(False)
     frames = {0: "F", 2: "h", 3: "w"}
@@ -118,13 +131,21 @@ def _export(network: _Network, folder: Path) -> tuple[nn.Module, dict[str, Any]]
     conditions |= {name: torch.randn(2, channels, 8, 16) for name, channels in network.more}
     if network.level:
         conditions["level"] = torch.tensor([50])
-    graph = step_graph(module, StepConfig(network.prediction), (2, 4, 8, 16), conditions, free)
-    started = time.perf_counter()
-    export(graph, "unet", folder)
-    return graph.module, {
-        "parameters": sum(p.numel() for p in module.parameters()),
+    return step_graph(module, StepConfig(network.prediction), (2, 4, 8, 16), conditions, free)
+
+
+def _export(name: str, folder: Path, frames: int) -> dict[str, Any]:
+    """The graph as graphs/unet.onnx; small example latents, since the free axes hold for all."""
+    network, started = _NETWORKS[name], time.perf_counter()
+    graph = _graph(network)
+    spec = export(graph, "unet", folder)
+    size = {"G": 2, "F": frames, "h": network.size[1], "w": network.size[2]}
+    predicted = (memory.evaluated(terms, size) for terms in spec.activations)
+    return {
+        "parameters": sum(p.numel() for p in graph.module.parameters()),
         "export_seconds": round(time.perf_counter() - started, 1),
         "export_peak_gib": round(peak_rss_bytes() / 2**30, 2),
+        "predicted_activations_gib": round(max(predicted) / 2**30, 2),
     }
 
 
@@ -145,27 +166,35 @@ def _feeds(network: _Network, frames: int) -> dict[str, NDArray[Any]]:
     return feeds | ({"level": np.array([50])} if network.level else {})
 
 
-def _step(folder: Path, feeds: dict[str, NDArray[Any]], module: nn.Module | None) -> dict[str, Any]:
-    """One step on the CPU, and how far PyTorch's result is from it."""
-    path = folder / "graphs" / "unet.onnx"
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+def _step(name: str, folder: Path, frames: int) -> dict[str, Any]:
+    """One step on the CPU; x_next as moved.npy."""
+    session = onnxruntime.InferenceSession(
+        folder / "graphs" / "unet.onnx", session_options(), providers=["CPUExecutionProvider"]
+    )
     started = time.perf_counter()
-    moved = session.run(["x_next"], feeds)[0]
+    moved = session.run(["x_next"], _feeds(_NETWORKS[name], frames))[0]
+    seconds = time.perf_counter() - started
     assert np.isfinite(moved).all()
-    figures = {
-        "step_frames": len(moved),
-        "cpu_step_seconds": round(time.perf_counter() - started, 1),
+    np.save(folder / "moved.npy", moved)
+    return {
+        "step_frames": frames,
+        "cpu_step_seconds": round(seconds, 1),
         "cpu_step_peak_gib": round(peak_rss_bytes() / 2**30, 2),
     }
-    if module is not None:
-        del session
-        started = time.perf_counter()
-        with torch.no_grad():
-            theirs = module(*(torch.from_numpy(feed) for feed in feeds.values()))[0].numpy()
-        figures["torch_step_seconds"] = round(time.perf_counter() - started, 1)
-        figures["max_abs_difference"] = float(np.abs(moved - theirs).max())
-        figures["deviation_of_result"] = float(theirs.std())
-    return figures
+
+
+def _torch(name: str, folder: Path, frames: int) -> dict[str, Any]:
+    """The same step in PyTorch, and how far its result is from moved.npy."""
+    module, feeds = _graph(_NETWORKS[name]).module, _feeds(_NETWORKS[name], frames)
+    started = time.perf_counter()
+    with torch.no_grad():
+        theirs = module(*(torch.from_numpy(feed) for feed in feeds.values()))[0].numpy()
+    return {
+        "torch_step_seconds": round(time.perf_counter() - started, 1),
+        "torch_step_peak_gib": round(peak_rss_bytes() / 2**30, 2),
+        "max_abs_difference": float(np.abs(np.load(folder / "moved.npy") - theirs).max()),
+        "deviation_of_result": float(theirs.std()),
+    }
 
 
 def _engine(network: _Network, folder: Path, capability: str) -> dict[str, Any]:

@@ -29,7 +29,17 @@ from edgereel.plan import (
 )
 from edgereel.weights import weights as count_weights
 
-__all__ = ["ITEM_BYTES", "Asked", "Peak", "check", "open_symbols", "reads", "stage_peaks", "writes"]
+__all__ = [
+    "ITEM_BYTES",
+    "Asked",
+    "Peak",
+    "check",
+    "evaluated",
+    "open_symbols",
+    "reads",
+    "stage_peaks",
+    "writes",
+]
 
 ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "float64": 8, "int64": 8, "int32": 4}
 ITEM_BYTES |= {"uint8": 1, "bool": 1, "float8": 1}
@@ -205,7 +215,7 @@ def _activations(asked: Asked, op: Run | Denoise, sizes: Sizes) -> int:
             number = axis if isinstance(axis, int) else sizes.get(axis)
             if isinstance(symbol, str) and number is not None:
                 bound[symbol] = number
-    return int(max((_evaluated(terms, bound) for terms in graph.activations), default=0))
+    return int(max((evaluated(terms, bound) for terms in graph.activations), default=0))
 
 
 def _inputs(op: Run | Denoise) -> dict[str, str]:
@@ -213,7 +223,8 @@ def _inputs(op: Run | Denoise) -> dict[str, str]:
     return op.inputs if isinstance(op, Run) else {"x": op.x, **op.conditions}
 
 
-def _evaluated(terms: Mapping[str, float], sizes: Sizes) -> float:
+def evaluated(terms: Mapping[str, float], sizes: Sizes) -> float:
+    """One of a graph's `activations` in numbers; a term with a symbol without a size is 0."""
     products = {name: [s for s in name.split("*") if s] for name in terms}
     return sum(
         factor * math.prod(sizes[symbol] for symbol in products[name])

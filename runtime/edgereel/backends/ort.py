@@ -20,7 +20,7 @@ from edgereel.backends import Array, Buffer
 from edgereel.errors import EngineError
 from edgereel.plan import GraphSpec, Plan
 
-__all__ = ["Ort"]
+__all__ = ["Ort", "session_options"]
 
 # ONNX Runtime's name of a tensor type, from ours.
 _TYPES = {
@@ -44,7 +44,6 @@ class Ort:
         self._plan = plan
         self._ort = onnxruntime
         self._threads = threads
-        _make_shared_arena()
         # 3 = errors: warnings of the graph optimiser are no use to a user.
         onnxruntime.set_default_logger_severity(3)
 
@@ -57,17 +56,7 @@ class Ort:
 
     def load(self, path: Path, spec: GraphSpec) -> Engine:
         """The .onnx file as a session with all graph optimisations."""
-        options = self._ort.SessionOptions()
-        options.graph_optimization_level = self._ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-        options.intra_op_num_threads = self._threads or 0
-        options.inter_op_num_threads = 1
-        # One arena for all sessions, grown by what is asked: on two convolution stacks run at two
-        # sizes each, 91 MB at the peak instead of 242 MB with the defaults, and no slower.
-        options.add_session_config_entry("session.use_env_allocators", "1")
-        options.enable_mem_pattern = False
-        # A buffer goes back to the arena after its last reader. Reused for a later value of its
-        # shape instead, it stays meanwhile: 229 MB instead of 88 MB on a small UNet, no faster.
-        options.enable_mem_reuse = False
+        options = session_options(self._threads)
         _give_back()  # what dropped engines had
         try:
             session = self._ort.InferenceSession(
@@ -134,6 +123,25 @@ class Engine:
                 f"it to fill outputs of the shapes in plan.json. Export the cascade again; if "
                 f"memory ran out, use a smaller size or chunk."
             ) from error
+
+
+def session_options(threads: int | None = None) -> Any:
+    """How sessions are made here, with the arena that they share in place."""
+    import onnxruntime
+
+    _make_shared_arena()
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.intra_op_num_threads = threads or 0
+    options.inter_op_num_threads = 1
+    # One arena for all sessions, grown by what is asked: on two convolution stacks run at two
+    # sizes each, 91 MB at the peak instead of 242 MB with the defaults, and no slower.
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    options.enable_mem_pattern = False
+    # A buffer goes back to the arena after its last reader. Reused for a later value of its
+    # shape instead, it stays meanwhile: 229 MB instead of 88 MB on a small UNet, no faster.
+    options.enable_mem_reuse = False
+    return options
 
 
 def _give_back() -> None:
