@@ -20,7 +20,7 @@ from edgereel.errors import EngineError, InputError
 from edgereel.plan import DType, GraphSpec, TensorSpec
 
 from .activations import activations
-from .group_norm import as_function
+from .group_norm import as_function, exact_group_norm
 from .shared_weights import SharedWeights
 
 __all__ = ["OPSET", "TOLERANCE", "Graph", "export", "fitting"]
@@ -62,7 +62,7 @@ def export(
     """
     module = graph.module.eval()
     inputs = tuple(graph.inputs.values())
-    with torch.no_grad(), fitting(f"graph {name!r}"):
+    with torch.no_grad(), fitting(f"graph {name!r}"), exact_group_norm():
         out = module(*inputs)
     outputs = dict(zip(graph.outputs, out if isinstance(out, tuple) else (out,), strict=True))
     path = folder / "graphs" / f"{name}.onnx"

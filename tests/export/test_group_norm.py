@@ -14,6 +14,7 @@ import onnx  # noqa: E402
 
 from edgereel_export import precision  # noqa: E402
 from edgereel_export.graph import Graph, export  # noqa: E402
+from edgereel_export.group_norm import exact_group_norm  # noqa: E402
 
 pytestmark = pytest.mark.torch
 GROUPS, CHANNELS = 4, 16
@@ -61,6 +62,16 @@ def test_flat_pictures_have_a_norm(exported, norm: torch.nn.GroupNorm, spread: f
     factor = float(norm.weight.abs().max()) / np.sqrt(spread**2 + 1e-6)
     limit = 10 * 5 * 2.0**-24 * factor + 2e-6
     assert np.abs(run(path, x) - expected).max() < limit
+
+
+def test_the_reference_is_exact_for_flat_pictures(norm: torch.nn.GroupNorm) -> None:
+    """Values of 5 +- 1e-4 against float64 throughout; only the result is rounded to float32."""
+    x = 5 + 1e-4 * torch.randn(2, CHANNELS, 32, 32, generator=torch.Generator().manual_seed(0))
+    with exact_group_norm():
+        found = norm(x)
+    expected = norm.double()(x.double()).float()
+    norm.float()
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
 
 
 def test_tensorrt_is_given_the_standard_op(exported) -> None:  # type: ignore[no-untyped-def]
