@@ -226,8 +226,11 @@ def _command(words: Sequence[str]) -> int:
 @contextmanager
 def _terminable() -> Iterator[None]:
     """SIGTERM, as `timeout` and batch systems send it, cleans up and ends like Ctrl-C."""
+    stopped = False
 
     def stop(*_: object) -> None:
+        nonlocal stopped
+        stopped = True
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # `timeout` sends it twice
         raise KeyboardInterrupt
 
@@ -239,7 +242,8 @@ def _terminable() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if not stopped:  # else the process ends, and a second one may still come
+            signal.signal(signal.SIGTERM, before)
 
 
 def _write_json(path: Path, content: object) -> None:

@@ -59,7 +59,7 @@ class GreyLatents(nn.Module):
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Two of f32 [1, 4, h, w], for pictures of the size of u8 [K, H, W, 3]."""
-        mean, deviation = self.encode.moments(torch.zeros_like(unit_pictures(frames[:1])))
+        mean, deviation = self.encode.moments(torch.zeros_like(unit_pictures(frames)[:1]))
         return mean * self.scale, deviation * self.scale
 
 
