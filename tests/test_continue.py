@@ -310,28 +310,29 @@ def test_the_writer_keeps_no_frames(tmp_path: Path) -> None:
         assert alive() is None
 
 
-def late_ffmpeg(folder: Path, seconds: float) -> str:
-    """A program that becomes ffmpeg only after a while, so that what it is given waits."""
-    program = folder / "ffmpeg"
-    program.write_text(f'#!/bin/sh\nsleep {seconds}\nexec {imageio_ffmpeg.get_ffmpeg_exe()} "$@"\n')
-    program.chmod(0o755)
-    return str(program)
-
-
 def test_an_interruption_does_not_cut_a_part_in_two(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ctrl-C while ffmpeg has taken no more of the second part than a pipe holds, 64 KiB."""
-    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", late_ffmpeg(tmp_path, 0.8))
+    """Ctrl-C while ffmpeg, which begins after it, has taken no more than a pipe holds, 64 KiB."""
+    program, begin = tmp_path / "ffmpeg", tmp_path / "begin"
+    wait = f"while [ ! -e {begin} ]; do sleep 0.05; done"
+    program.write_text(f'#!/bin/sh\n{wait}\nexec {imageio_ffmpeg.get_ffmpeg_exe()} "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(program))
     small, large = (np.zeros((count, 60, 60, 3), np.uint8) for count in (1, 60))
     main = threading.get_ident()
-    timer = threading.Timer(0.3, lambda: signal.pthread_kill(main, signal.SIGINT))
+
+    def interrupt() -> None:
+        signal.pthread_kill(main, signal.SIGINT)
+        time.sleep(0.2)
+        begin.touch()
+
+    timer = threading.Timer(0.3, interrupt)
     out = video.Writer(tmp_path / "frames", 8)
     with pytest.raises(KeyboardInterrupt), out:
         out.add(small)
         timer.start()
         out.add(large)
-        pytest.fail("the interruption came too late")
     assert out.parts == [1, 60] and len(list(out.path.iterdir())) == 61
 
 
