@@ -1,10 +1,8 @@
 """A plan as text: what can be set, what runs in which order, and its size in files and bytes."""
 
-import math
-
 from edgereel import cli_flags
 from edgereel.cli_table import size, table
-from edgereel.memory import ITEM_BYTES, Asked, Peak, open_symbols, stage_peaks, writes
+from edgereel.memory import Asked, Peak, open_symbols, spec_bytes, stage_peaks, writes
 from edgereel.plan import (
     Denoise,
     GraphSpec,
@@ -182,13 +180,7 @@ def _tensor(spec: TensorSpec) -> str:
 
 
 def _value(spec: TensorSpec, sizes: dict[str, int]) -> tuple[str, str]:
-    return _tensor(spec), " x ".join([size(_bytes(spec, sizes)), *open_symbols(spec, sizes)])
-
-
-def _bytes(spec: TensorSpec, sizes: dict[str, int]) -> int:
-    """Bytes of a value; an axis that only a call knows counts as 1."""
-    numbers = [axis if isinstance(axis, int) else sizes.get(axis, 1) for axis in spec.shape]
-    return math.prod(numbers) * ITEM_BYTES[spec.dtype]
+    return _tensor(spec), " x ".join([size(spec_bytes(spec, sizes)), *open_symbols(spec, sizes)])
 
 
 def _default(mode: Mode, field: object) -> object:

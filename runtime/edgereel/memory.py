@@ -30,19 +30,19 @@ from edgereel.plan import (
 from edgereel.weights import weights as count_weights
 
 __all__ = [
-    "ITEM_BYTES",
     "Asked",
     "Peak",
     "check",
     "evaluated",
     "open_symbols",
     "reads",
+    "spec_bytes",
     "stage_peaks",
     "writes",
 ]
 
-ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "float64": 8, "int64": 8, "int32": 4}
-ITEM_BYTES |= {"uint8": 1, "bool": 1, "float8": 1}
+_ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "float64": 8, "int64": 8, "int32": 4}
+_ITEM_BYTES |= {"uint8": 1, "bool": 1, "float8": 1}
 
 Sizes = Mapping[str, int]
 # Where a value is made and dropped, counted in ops from the start of the mode.
@@ -91,7 +91,7 @@ def stage_peaks(asked: Asked, *, low_vram: bool = False) -> list[Peak]:
                 activations = _activations(asked, op, sizes)
                 if op.graph not in resident:
                     resident[op.graph] = loading = _weights(asked.plan, op.graph)
-            values = sum(_bytes(spec, sizes) for spec in alive if not open_symbols(spec, sizes))
+            values = sum(spec_bytes(spec, sizes) for spec in alive if not open_symbols(spec, sizes))
             unknown |= {s for spec in alive for s in open_symbols(spec, sizes)}
             weights = sum(resident.values())
             found.append(Peak(stage.name, weights, values, activations, loading))
@@ -168,9 +168,10 @@ def open_symbols(spec: TensorSpec, sizes: Sizes) -> list[str]:
     return [axis for axis in spec.shape if isinstance(axis, str) and axis not in sizes]
 
 
-def _bytes(spec: TensorSpec, sizes: Sizes) -> int:
-    numbers = [axis if isinstance(axis, int) else sizes[axis] for axis in spec.shape]
-    return math.prod(numbers) * ITEM_BYTES[spec.dtype]
+def spec_bytes(spec: TensorSpec, sizes: Sizes) -> int:
+    """Bytes of a value; an axis that only a call knows counts as 1."""
+    numbers = [axis if isinstance(axis, int) else sizes.get(axis, 1) for axis in spec.shape]
+    return math.prod(numbers) * _ITEM_BYTES[spec.dtype]
 
 
 def _frames_param(mode: Mode) -> str | None:
@@ -193,7 +194,7 @@ def _weights(plan: Plan, graph: str) -> int:
         counts = count_weights(plan.folder / plan.graphs[graph].file)
     except ValueError:  # a damaged file is refused in a sentence when it is loaded
         return 0
-    return sum(ITEM_BYTES[dtype] * count for dtype, count in counts.items())
+    return sum(_ITEM_BYTES[dtype] * count for dtype, count in counts.items())
 
 
 def _buffers(asked: Asked, op: Op | None) -> list[TensorSpec]:
