@@ -6,9 +6,11 @@ Frames that are read back are compared with those that were written, by ffmpeg o
 from __future__ import annotations
 
 import math
+import struct
 import subprocess
 import sys
 import types
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +163,34 @@ def test_every_source_is_scaled_alike(tmp_path: Path) -> None:
 
 
 # Video files
+
+
+@pytest.mark.parametrize("size", [(24, 32), (30, 61), (96, 20), (48, 64)])
+def test_covering_keeps_the_middle(size: tuple[int, int]) -> None:
+    frames = noise(2, *size)
+    got = read("video", frames, Wanted(cover=(48, 64)))
+    scale = max(48 / size[0], 64 / size[1])
+    scaled = [max(to, round(side * scale)) for to, side in zip((48, 64), size, strict=True)]
+    assert (
+        min(s - t for s, t in zip(scaled, (48, 64), strict=True)) == 0
+    )  # no more is cut than must
+    box = ((scaled[1] - 64) // 2, (scaled[0] - 48) // 2)
+    for frame, mine in zip(frames, got, strict=True):
+        whole = Image.fromarray(frame).resize(scaled[::-1], Image.Resampling.BILINEAR)
+        other = np.asarray(whole.crop((*box, box[0] + 64, box[1] + 48)), np.int16)
+        assert np.abs(other - mine).max() <= 3  # two roundings of two passes
+
+
+def test_a_picture_is_no_video() -> None:
+    with pytest.raises(InputError, match="has 2 frames; expected one picture"):
+        read("image", noise(2, 24, 32), Wanted(frames=1, still=True))
+    assert read("image", noise(1, 24, 32), Wanted(frames=1, still=True)).shape == (1, 24, 32, 3)
+
+
+def test_least_frames() -> None:
+    with pytest.raises(InputError, match="has 15 frames; expected at least 16"):
+        read("video", noise(15, 8, 8), Wanted(least=16))
+    assert len(read("video", noise(17, 8, 8), Wanted(least=16))) == 17
 
 
 def test_lossless_frames_come_back_as_they_are(tmp_path: Path) -> None:
@@ -320,6 +350,14 @@ def wrong_files(folder: Path) -> dict[str, str]:
     np.save(folder / "pickle.npy", np.array([{}], object), allow_pickle=True)
     (folder / "text.npz").write_text("0.1 0.2")
     (folder / "empty.npy").touch()
+    first = Image.fromarray(clip[0])
+    first.save(folder / "moving.png", save_all=True, append_images=[Image.fromarray(clip[1])])
+    first.convert("CMYK").save(folder / "print.jpg")
+    header = struct.pack(">IIBBBBB", 0, 24, 8, 2, 0, 0, 0)
+    checked = [b"IHDR" + header, b"IDAT" + zlib.compress(b""), b"IEND"]
+    chunks = [struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in checked]
+    (folder / "nothing.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    Image.new("RGB", (20000, 3)).save(folder / "wide.png")
     return {
         str(folder / "nowhere.mp4"): "there is no such file; expected a video file",
         str(folder / "nowhere.npz"): "cannot be read",
@@ -341,6 +379,10 @@ def wrong_files(folder: Path) -> dict[str, str]:
         str(folder / "pickle.npy"): "allow_pickle",
         str(folder / "text.npz"): "cannot be read",
         str(folder / "empty.npy"): "cannot be read",
+        str(folder / "moving.png"): "it is an animation",
+        str(folder / "print.jpg"): "CMYK",
+        str(folder / "nothing.png"): "cannot be read",
+        str(folder / "wide.png"): "20000 x 3 pixels; expected at most 16384",
     }
 
 

@@ -35,6 +35,7 @@ __all__ = [
     "SchedulerConfig",
     "Tokens",
     "check_kind",
+    "check_text_to_image",
     "check_upscaler",
     "clip_text_model",
     "component",
@@ -89,6 +90,15 @@ def check_kind(folder: Path) -> Kind:
         raise _refused(folder, f"{what} (its UNet has {channels} input channels)")
     _check_widths(folder, config.get("cross_attention_dim"))
     return _KINDS[channels]
+
+
+def check_text_to_image(folder: Path) -> None:
+    """Nothing; a folder was found to have the parts of a text-to-image model.
+
+    Raises:
+        InputError: it is something else, named in the message, or a part is missing.
+    """
+    _check_parts(folder, "StableDiffusionPipeline", _PARTS, _EXPECTED)
 
 
 def check_upscaler(folder: Path, width: int) -> None:

@@ -18,10 +18,11 @@ from torch import nn
 
 from edgereel.errors import InputError
 from edgereel_export import diffusers_folder
-from edgereel_export.checkpoints import fill, read_config
+from edgereel_export.checkpoints import read_config
 from edgereel_export.diffusers_folder import SchedulerConfig, Tokens
-from edgereel_export.modules.sd_config import SDUNetConfig, SDVAEConfig
-from edgereel_export.modules.sd_vae import SDVAE, modern_vae_keys
+from edgereel_export.diffusers_parts import read_text_encoder, read_vae
+from edgereel_export.modules.sd_config import SDUNetConfig
+from edgereel_export.modules.sd_vae import SDVAE
 
 __all__ = [
     "STABLE_DIFFUSION",
@@ -30,7 +31,6 @@ __all__ = [
     "Upscaler",
     "read_stable_diffusion",
     "read_upscaler",
-    "read_vae",
     "unet_config",
 ]
 
@@ -83,7 +83,7 @@ def read_stable_diffusion(checkpoint: Path) -> Companion:
         )
     return Companion(
         vae=read_vae(folder),
-        text_encoder=_text_encoder(folder),
+        text_encoder=read_text_encoder(folder),
         tokens=diffusers_folder.tokenizer(folder),
         scheduler=_linear(diffusers_folder.scheduler(folder)),
     )
@@ -98,8 +98,8 @@ def read_upscaler(checkpoint: Path, width: int) -> Upscaler:
     folder = checkpoint / UPSCALER
     diffusers_folder.check_upscaler(folder, width)
     return Upscaler(
-        vae=read_vae(folder, _UPSCALER_SCALING),
-        text_encoder=_text_encoder(folder),
+        vae=read_vae(folder, scaling=_UPSCALER_SCALING),
+        text_encoder=read_text_encoder(folder),
         tokens=diffusers_folder.tokenizer(folder),
         scheduler=_linear(diffusers_folder.scheduler(folder)),
         low_res_scheduler=diffusers_folder.scheduler(folder, "low_res_scheduler"),
@@ -111,20 +111,3 @@ def _linear(scheduler: SchedulerConfig) -> SchedulerConfig:
     return msgspec.structs.replace(
         scheduler, beta_schedule="linear", beta_start=1e-4, beta_end=0.02
     )
-
-
-def read_vae(folder: Path, scaling: float = 0.18215) -> SDVAE:
-    """The autoencoder of a folder; `scaling` is for a config.json that does not say it."""
-    config, weights = diffusers_folder.component(folder, "vae")
-    vae = SDVAE(SDVAEConfig.from_json({"scaling_factor": scaling, **config}))
-    fill(vae, modern_vae_keys(weights), folder / "vae")
-    return vae
-
-
-def _text_encoder(folder: Path) -> nn.Module:
-    """The text encoder of a folder."""
-    place = folder / "text_encoder"
-    config, weights = diffusers_folder.component(folder, "text_encoder")
-    model = diffusers_folder.clip_text_model(config, place)
-    fill(model, weights, place)
-    return model

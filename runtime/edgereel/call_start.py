@@ -38,14 +38,21 @@ def read_videos(mode: Mode, params: Mapping[str, Any]) -> dict[str, Frames]:
                 end=value(param.end) or None,
                 fps=value(param.fps) or None,
                 frames=value(param.frames) or None,
+                least=param.least,
+                still=param.frames == 1,
                 longest=value(param.longest),
                 multiple=param.multiple,
+                cover=_cover(value(param.height), value(param.width)),
                 filter=param.filter,
             ),
         )
         for name, param in mode.params.items()
         if isinstance(param, VideoParam)
     }
+
+
+def _cover(height: int | None, width: int | None) -> tuple[int, int] | None:
+    return None if height is None or width is None else (height, width)
 
 
 def start_sizes(

@@ -22,6 +22,7 @@ Size = tuple[int, int]  # height, width
 
 _PICTURES = (".png", ".jpg", ".jpeg")
 _RAW = ("-f", "rawvideo", "-pix_fmt", "rgb24")
+_JPEG_FRAMES = [bytes([0xC0 + n]) for n in range(16) if n not in (4, 8, 12)]
 # Bilinear with a kernel that widens as the picture shrinks, without a detour over thinned colours.
 _SWS = "bilinear+accurate_rnd+full_chroma_int+full_chroma_inp"
 
@@ -116,12 +117,28 @@ def _picture(name: str, path: Path) -> Frames:
         content = path.read_bytes()
     except OSError as error:
         raise _unreadable(name, path, str(error)) from None
+    if what := _refused(content):
+        raise _unreadable(name, path, what)
     out, problem = ffmpeg.piped(("-i", "pipe:0", *output), content)
     if problem or not out:
         raise _unreadable(name, path, problem or "it shows nothing")
     _, sides, _, pixels = out.split(b"\n", 3)  # P6, width and height, 255, pixels
     width, height = map(int, sides.split())
     return np.frombuffer(pixels, np.uint8).reshape(height, width, 3)
+
+
+def _refused(content: bytes) -> str:
+    """Why a file that ffmpeg opens is no picture to take, or nothing."""
+    if content.startswith(b"\x89PNG") and b"acTL" in content.partition(b"IDAT")[0]:
+        return "it is an animation"
+    place = 2 if content.startswith(b"\xff\xd8") else len(content)
+    while content[place : place + 1] == b"\xff":  # the segments of a JPEG, until its frame's
+        marker, length = content[place + 1 : place + 2], content[place + 2 : place + 4]
+        if marker in _JPEG_FRAMES:
+            channels = content[place + 9 : place + 10]
+            return "its colours are CMYK, not RGB" if channels == b"\x04" else ""
+        place += 2 + max(2, int.from_bytes(length, "big"))
+    return ""
 
 
 # Video files

@@ -24,6 +24,7 @@ __all__ = ["Wanted", "frame_indices", "read", "scaled_size"]
 
 # What seconds times a rate may lack to the whole number of frames that was meant.
 _SLACK = 1e-6
+_LARGEST = 16384  # pixels on a side, which no network here comes near
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,11 @@ class Wanted:
     end: float | None = None
     fps: float | None = None
     frames: int | None = None
+    least: int = 1  # frames there must be
+    still: bool = False  # a picture, not a video
     longest: int | None = None  # pixels of the longer side
-    multiple: int = 1  # height and width are multiples of it, if scaled
+    multiple: int = 1  # height and width are multiples of it, if scaled to `longest`
+    cover: Size | None = None  # height and width to cover and to be cut to, around the middle
     filter: str | None = None  # "canny"
 
 
@@ -55,8 +59,9 @@ def read(name: str, source: str | NDArray[Any], wanted: Wanted) -> Frames:
         _opencv()
     try:
         clip = _opened(name, source)
+        _check_clip(name, clip, wanted)
         indices = frame_indices(name, clip.count, clip.fps, wanted)
-        frames = clip.take(indices, scaled_size(clip.size, wanted))
+        frames = _middle(clip.take(indices, scaled_size(clip.size, wanted)), wanted.cover)
         return frames if wanted.filter is None else _canny(frames)
     except MemoryError as error:
         raise InputError(
@@ -95,9 +100,10 @@ def frame_indices(name: str, count: int, fps: float | None, wanted: Wanted) -> I
             f"{name} has no frame from {wanted.start:g} s to {end:g} s; expected a part of its "
             f"{count} frames, which last {count / rate:g} s. Change start, end or the rate."
         )
-    if found < (wanted.frames or 0):
+    least = max(wanted.frames or 0, wanted.least)
+    if found < least:
         raise InputError(
-            f"{name} has {found} frames; expected at least {wanted.frames}. Give a longer one, or "
+            f"{name} has {found} frames; expected at least {least}. Give a longer one, or "
             f"ask for fewer frames."
         )
     taken = np.arange(wanted.frames or found, dtype=np.int64)
@@ -106,12 +112,44 @@ def frame_indices(name: str, count: int, fps: float | None, wanted: Wanted) -> I
 
 
 def scaled_size(size: Size, wanted: Wanted) -> Size:
-    """Height and width after scaling: the longer is `longest`, then both round to `multiple`."""
+    """Height and width after scaling.
+
+    The longer is `longest` and both are rounded to `multiple`; or one is that of `cover` and the
+    other the same or more.
+    """
+    if wanted.cover is not None:
+        larger = max(to / side for to, side in zip(wanted.cover, size, strict=True))
+        covering = (
+            max(to, round(side * larger)) for to, side in zip(wanted.cover, size, strict=True)
+        )
+        return next(covering), next(covering)
     if wanted.longest is None:
         return size
     unit = max(size) * wanted.multiple
     height, width = (max(1, round(side * wanted.longest / unit)) for side in size)
     return height * wanted.multiple, width * wanted.multiple
+
+
+def _check_clip(name: str, clip: Clip, wanted: Wanted) -> None:
+    """Raises InputError for a video in place of a picture, and for what is too large for any use."""
+    if wanted.still and clip.count > 1:
+        raise InputError(
+            f"{name} has {clip.count} frames; expected one picture. Give one of them as a file."
+        )
+    if max(clip.size) > _LARGEST:
+        height, width = clip.size
+        raise InputError(
+            f"{name} is {width} x {height} pixels; expected at most {_LARGEST} on a side. Scale it "
+            f"before."
+        )
+
+
+def _middle(frames: Frames, size: Size | None) -> Frames:
+    """Frames [F, H, W, 3] cut to a size around their middle."""
+    if size is None:
+        return frames
+    top, left = ((had - kept) // 2 for had, kept in zip(frames.shape[1:3], size, strict=True))
+    return frames[:, top : top + size[0], left : left + size[1]]
 
 
 def _opened(name: str, source: str | NDArray[Any]) -> Clip:

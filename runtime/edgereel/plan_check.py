@@ -177,7 +177,13 @@ def _check_param(place: str, param: Param) -> None:
                 raise PlanError.at(
                     f"{place}.default", f"{default!r} is not a choice", "one of " + names(choices)
                 )
-        case VideoParam(multiple=multiple, longest=longest):
+        case VideoParam(multiple=multiple, longest=longest, height=height, width=width):
+            if (height is None) != (width is None) or (height is not None and longest is not None):
+                raise PlanError.at(
+                    place,
+                    f"has longest {longest}, height {height} and width {width}",
+                    "longest, or both others, or none",
+                )
             if multiple < 1 or (multiple > 1 and longest is None):
                 raise PlanError.at(
                     f"{place}.multiple",

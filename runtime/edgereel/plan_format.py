@@ -150,7 +150,9 @@ class VideoParam(Node, frozen=True, kw_only=True, tag_field="type", tag="video")
     """Frames the user gives, always required: the value of its name, u8 [F, H, W, 3].
 
     The seconds from `start` to `end`, at `fps`, the first `frames` of them, scaled to `longest`,
-    then `filter`; None leaves them as they are, and so does a param of 0 for end, fps or frames.
+    or to cover `height` and `width` and cut to that around the middle, then `filter`; None leaves
+    them as they are, and so does a param of 0 for end, fps or frames. At least `least` frames; a
+    number of 1 for `frames` asks for a picture, not a video.
     """
 
     default: ClassVar[None] = None
@@ -160,8 +162,11 @@ class VideoParam(Node, frozen=True, kw_only=True, tag_field="type", tag="video")
     end: float | Ref | None = None
     fps: float | Ref | None = None
     frames: int | Ref | None = None
+    least: int = 1
     longest: int | Ref | None = None
     multiple: int = 1
+    height: int | Ref | None = None
+    width: int | Ref | None = None
     filter: Filter | None = None
 
 

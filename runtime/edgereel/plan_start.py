@@ -69,12 +69,15 @@ def _check_video(scope: Scope, place: str, name: str, param: VideoParam) -> None
         ("end", param.end, 0.001),
         ("fps", param.fps, 0.001),
         ("frames", param.frames, 1),
+        ("least", param.least, 1),
         ("longest", param.longest, 1),
+        ("height", param.height, 1),
+        ("width", param.width, 1),
     ):
-        if isinstance(number, Ref) and field != "longest":
+        if isinstance(number, Ref) and field in ("start", "end", "fps", "frames"):
             least = 0  # says null
         if number is not None:
-            whole = field in ("frames", "longest")
+            whole = field not in ("start", "end", "fps")
             scope.number(f"{place}.params.{name}.{field}", number, least=least, whole=whole)
 
 

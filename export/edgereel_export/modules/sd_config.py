@@ -15,7 +15,15 @@ from msgspec import Meta
 
 from edgereel.errors import InputError
 
-__all__ = ["SDBlocksConfig", "SDControlNetConfig", "SDUNetConfig", "SDVAEConfig", "to_json"]
+__all__ = [
+    "BLOCKS",
+    "SDBlocksConfig",
+    "SDControlNetConfig",
+    "SDUNetConfig",
+    "SDVAEConfig",
+    "check_fixed",
+    "to_json",
+]
 
 Size = Annotated[int, Meta(ge=1)]
 Sizes = Annotated[tuple[Size, ...], Meta(min_length=1)]
@@ -31,7 +39,7 @@ class _Fixed(NamedTuple):
     looks: str = ""
 
 
-_BLOCKS = {  # the order matters: the first that differs is named
+BLOCKS = {  # the order matters: the first that differs is named
     "addition_embed_type": _Fixed((None,), "Stable Diffusion XL"),
     "transformer_layers_per_block": _Fixed((1,), "Stable Diffusion XL"),
     "num_class_embeds": _Fixed((None,), "the Stable Diffusion x4 upscaler"),
@@ -63,13 +71,13 @@ _BLOCKS = {  # the order matters: the first that differs is named
 }
 _UNET = {
     "_class_name": _Fixed(("UNet2DConditionModel",)),
-    **_BLOCKS,
+    **BLOCKS,
     "in_channels": _Fixed((4, 8), "an inpainting model"),
     "out_channels": _Fixed((4,)),
 }
 _CONTROLNET = {
     "_class_name": _Fixed(("ControlNetModel",)),
-    **_BLOCKS,
+    **BLOCKS,
     "in_channels": _Fixed((4,)),
     "conditioning_channels": _Fixed((3,)),
     "controlnet_conditioning_channel_order": _Fixed(("rgb",)),
@@ -176,14 +184,15 @@ class SDVAEConfig:
         return 1 << len(self.block_out_channels) - 1
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> SDVAEConfig:
-        """The config of an autoencoder's config.json.
+    def from_json(cls, values: Mapping[str, Any], *, channels: int = 4) -> SDVAEConfig:
+        """The config of an autoencoder's config.json, for latents of so many `channels`.
 
         Raises:
             InputError: it is no Stable Diffusion 1.x autoencoder; says what it looks like.
         """
         what = "the VAE's config.json"
-        config = _read(what, values, cls, _VAE)
+        looks = _VAE["latent_channels"].looks if channels == 4 else ""
+        config = _read(what, values, cls, {**_VAE, "latent_channels": _Fixed((channels,), looks)})
         _check_multiples(what, config.block_out_channels, "norm_num_groups", config.norm_num_groups)
         return config
 
@@ -203,11 +212,7 @@ def _read(
     what: str, values: Mapping[str, Any], kind: type[Config], fixed: Mapping[str, _Fixed]
 ) -> Config:
     """The fields of `kind`, after every other field was found to be as in Stable Diffusion 1.x."""
-    for field, (allowed, looks) in fixed.items():
-        value = values.get(field, allowed[0])
-        if not all(item in allowed for item in (value if isinstance(value, list) else [value])):
-            expected = " or ".join(str(item) for item in allowed)
-            raise _wrong(what, f"has {field} {value}", looks, f"{field} {expected}")
+    check_fixed(what, values, fixed)
     try:
         return msgspec.convert(values, kind)
     except msgspec.ValidationError as error:
@@ -215,6 +220,19 @@ def _read(
             f"checkpoint: {what} cannot be used ({error}); expected the fields that diffusers "
             f"writes for Stable Diffusion 1.x. Copy the checkpoint again."
         ) from None
+
+
+def check_fixed(what: str, values: Mapping[str, Any], fixed: Mapping[str, _Fixed]) -> None:
+    """Nothing; every field was found to have one of its possible values.
+
+    Raises:
+        InputError: one has another value; says what that points to.
+    """
+    for field, (allowed, looks) in fixed.items():
+        value = values.get(field, allowed[0])
+        if not all(item in allowed for item in (value if isinstance(value, list) else [value])):
+            expected = " or ".join(str(item) for item in allowed)
+            raise _wrong(what, f"has {field} {value}", looks, f"{field} {expected}")
 
 
 def _check_blocks(

@@ -23,6 +23,7 @@ SYSTEMS = {
     "make-a-video": "edgereel_export.systems.make_a_video",
     "text2video-zero": "edgereel_export.systems.text2video_zero",
     "lavie": "edgereel_export.systems.lavie",
+    "emu-video": "edgereel_export.systems.emu_video",
 }
 
 

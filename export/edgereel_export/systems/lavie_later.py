@@ -22,7 +22,7 @@ from edgereel.plan import (
     Window,
 )
 
-from .lavie_parts import Frames, Part, Values, decoded_by
+from .parts import Frames, Part, Values, decoded_by
 from .sd_plan import (
     Facts,
     decode_op,

@@ -5,29 +5,24 @@ Here are the parts that a mode begins with; lavie_later.py has those that go on 
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from edgereel.plan import (
     ChoiceParam,
     IntParam,
     Noise,
     Param,
     Ref,
-    Row,
     Size,
     Stage,
-    TensorSpec,
     TextParam,
 )
 
+from .parts import Frames, Part, chunk_param, decoded_by
 from .sd_plan import (
     SEED,
     SIZES,
     Facts,
-    decode_op,
     denoise_op,
     f32,
-    frames_each,
     given_video,
     latent_sizes,
     prompts,
@@ -40,39 +35,13 @@ from .sd_plan import (
 
 __all__ = [
     "FRAMES",
-    "Frames",
-    "Part",
-    "Values",
     "base",
-    "chunk_param",
-    "decoded_by",
     "frames_param",
     "given",
     "image",
 ]
 
 FRAMES = 16  # that the networks were trained on
-Values = dict[str, TensorSpec]
-
-
-class Frames(NamedTuple):
-    """A value of pictures u8 [number, height, width, 3], by the symbols of its axes."""
-
-    value: str
-    number: int | str
-    height: str = "H"
-    width: str = "W"
-
-
-class Part(NamedTuple):
-    """What a stage of the paper adds to a mode, and the pictures it ends with."""
-
-    frames: Frames
-    params: dict[str, Param]
-    rows: dict[str, tuple[Row, ...]]
-    sizes: dict[str, Size]
-    values: Values
-    stages: tuple[Stage, ...]
 
 
 def base(facts: Facts) -> Part:
@@ -136,34 +105,6 @@ def given(facts: Facts, count: int = 0) -> Part:
     params: dict[str, Param] = {**text, **given_video("the video to work on", facts, count)}
     params |= chunk_param()
     return Part(frames, params, {}, {}, {"video": u8("F", "H", "W", 3)}, ())
-
-
-def decoded_by(
-    graph: str, x: str, shape: tuple[int | str, ...], frames: Frames
-) -> tuple[Values, Stage]:
-    """The values and the stage that make pictures of latents `x` of `shape`, each on its own."""
-    part, pictures, sides = f"{x}.part", f"{frames.value}.part", (frames.height, frames.width, 3)
-    values = {
-        part: f32("K", *shape[1:]),
-        pictures: u8("K", *sides),
-        frames.value: u8(frames.number, *sides),
-    }
-    each = frames_each(x, part, "decode_chunk")
-    ops = (decode_op(part, pictures, graph),)
-    stage = Stage(name=frames.value, each=each, collect={pictures: frames.value}, ops=ops)
-    return values, stage
-
-
-def chunk_param() -> dict[str, Param]:
-    """How many pictures are encoded or decoded at a time."""
-    return {
-        "decode_chunk": IntParam(
-            description="pictures to encode or decode at a time; does not change the video",
-            default=4,
-            min=1,
-            max=64,
-        )
-    }
 
 
 def frames_param(least: int) -> dict[str, Param]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from edgereel.plan import FloatParam, Mode, Output, Param, Ref, Row, Size, TensorSpec
+from edgereel.plan import Mode
 from edgereel_export.lavie_checkpoint import Stage
 
 from .lavie_later import interpolation, upscaling
-from .lavie_parts import FRAMES, Part, base, given, image
+from .lavie_parts import FRAMES, base, given, image
 from .lavie_seine import animation
+from .parts import Part, mode_of
 from .sd_plan import Facts
 
 __all__ = ["MODES", "modes", "needs"]
@@ -63,7 +64,7 @@ def modes(facts: Mapping[str, Facts], stages: Collection[Stage]) -> dict[str, Mo
         stages: which networks there are.
     """
     return {
-        name: _mode(
+        name: mode_of(
             ", ".join(_WORDS[part] for part in names),
             _INTERPOLATED_FPS if "interpolation" in names else _FPS,
             _parts(names, facts),
@@ -92,28 +93,3 @@ def _parts(names: tuple[str, ...], facts: Mapping[str, Facts]) -> list[Part]:
             case "vsr":
                 parts.append(upscaling(facts["vsr"], parts[-1].frames))
     return parts
-
-
-def _mode(description: str, fps: float, parts: list[Part]) -> Mode:
-    """The mode that does one part after the other."""
-    params: dict[str, Param] = {}
-    rows: dict[str, tuple[Row, ...]] = {}
-    sizes: dict[str, Size] = {}
-    values: dict[str, TensorSpec] = {}
-    for part in parts:
-        params |= part.params
-        rows |= part.rows
-        sizes |= part.sizes
-        values |= part.values
-    params["fps"] = FloatParam(
-        description="frames per second of the file", default=fps, min=0.1, max=120.0
-    )
-    return Mode(
-        description=description,
-        params=params,
-        sizes=sizes,
-        rows=rows,
-        values=values,
-        stages=tuple(stage for part in parts for stage in part.stages),
-        output=Output(value=parts[-1].frames.value, fps=Ref(param="fps")),
-    )

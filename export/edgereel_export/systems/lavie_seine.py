@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from edgereel.plan import Noise, Op, Param, Ref, Run, Size, Stage, VideoParam
 
-from .lavie_parts import Frames, Part, chunk_param, decoded_by, frames_param
+from .lavie_parts import frames_param
+from .parts import Frames, Part, chunk_param, decoded_by
 from .sd_plan import (
     Facts,
     denoise_op,

@@ -42,7 +42,7 @@ def decode_graph(
         large: names of the pictures' axes.
     """
     free = {"x": {0: "K", **sides}, "frames": large}
-    example = {"x": randn(2, 4, *EXAMPLE[1:])}
+    example = {"x": randn(2, vae.config.latent_channels, *EXAMPLE[1:])}
     return Graph(LatentPictures(vae, rounded=rounded), example, ("frames",), free)
 
 

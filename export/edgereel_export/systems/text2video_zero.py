@@ -20,13 +20,14 @@ from edgereel.errors import InputError
 from edgereel.plan import Mode
 from edgereel_export import diffusers_folder, lora
 from edgereel_export.checkpoints import fill
+from edgereel_export.diffusers_parts import read_vae
 from edgereel_export.diffusers_scheduler import SchedulerConfig
 from edgereel_export.graph import Graph
 from edgereel_export.modules import sd_glue as glue
-from edgereel_export.modules.sd_config import SDControlNetConfig, SDUNetConfig, SDVAEConfig
+from edgereel_export.modules.sd_config import SDControlNetConfig, SDUNetConfig
 from edgereel_export.modules.sd_controlnet import SDControlNet
 from edgereel_export.modules.sd_unet import SDUNet
-from edgereel_export.modules.sd_vae import SDVAE, modern_vae_keys
+from edgereel_export.modules.sd_vae import SDVAE
 from edgereel_export.shapes.networks import LATENT
 
 from .examples import pictures, randn
@@ -182,14 +183,11 @@ def load(checkpoint: Path, extras: Extras = NO_EXTRAS) -> Text2VideoZero:
     fill(unet, unet_weights, checkpoint / "unet")
     text_encoder = diffusers_folder.clip_text_model(text_config, checkpoint / "text_encoder")
     fill(text_encoder, text_weights, checkpoint / "text_encoder")
-    vae_config, vae_weights = diffusers_folder.component(checkpoint, "vae")
-    vae = SDVAE(SDVAEConfig.from_json(vae_config))
-    fill(vae, modern_vae_keys(vae_weights), checkpoint / "vae")
     controlnets = {name: _controlnet(path, unet) for name, path in extras.controlnets.items()}
     return Text2VideoZero(
         kind=kind,
         unet=unet,
-        vae=vae,
+        vae=read_vae(checkpoint),
         text_encoder=text_encoder,
         scheduler=diffusers_folder.scheduler(checkpoint),
         tokens=diffusers_folder.tokenizer(checkpoint),

@@ -93,7 +93,11 @@ def write_part(folder: Path, module: nn.Module, config: dict[str, Any]) -> None:
     for parameter in module.parameters():  # no zero layers: every input must matter
         parameter.data += 0.03 * torch.randn_like(parameter)
     write_json(folder / "config.json", config)
-    state = {key: value.contiguous() for key, value in module.state_dict().items()}
+    state = {
+        key: value.contiguous()
+        for key, value in module.state_dict().items()
+        if key != "encoder.embed_tokens.weight"  # T5's second name for shared.weight
+    }
     name = "diffusion_pytorch_model" if "_class_name" in config else "model"
     save_file(state, folder / f"{name}.safetensors")
 
