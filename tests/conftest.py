@@ -54,7 +54,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=lambda item: (-_WEIGHT.get(_group(item), 0), _group(item)))
 
 
-_WEIGHT = {"lavie": 3, "text2video-zero": 2, "make-a-video": 1}  # exports that many tests need
+_WEIGHT = {  # exports that many tests need
+    "lavie": 4,
+    "emu-video": 3,
+    "text2video-zero": 2,
+    "make-a-video": 1,
+}
 
 
 def _group(item: pytest.Item) -> str:

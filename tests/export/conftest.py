@@ -36,7 +36,15 @@ _SMALL = {
         "steps": 3,
         "steps.interpolation": 3,
         "steps.upscaling": 3,
-    }
+    },
+    "emu-video": {
+        "height": 16,
+        "width": 16,
+        "frames": 8,
+        "steps": 3,
+        "steps.picture": 3,
+        "steps.interpolation": 2,
+    },
 }
 
 
@@ -77,6 +85,12 @@ def tiny_text2video_zero(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 def tiny_lavie(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     """The tiny LaVie cascade, exported; do not change its files."""
     return _made("lavie", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def tiny_emu_video(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """The tiny Emu Video cascade, exported; do not change its files."""
+    return _made("emu-video", tmp_path_factory)
 
 
 @pytest.fixture(scope="session")

@@ -20,10 +20,11 @@ from edgereel_export.modules import emu_glue as glue  # noqa: E402
 from edgereel_export.modules.emu_config import PUBLISHED, EmuConfig, from_json, to_json  # noqa: E402
 from edgereel_export.modules.emu_unet import MOST_FRAMES, EmuUNet, is_spatial  # noqa: E402
 from edgereel_export.step import DenoiseStep, StepConfig  # noqa: E402
-from edgereel_export.systems.emu_video_tiny import CONFIG  # noqa: E402
+from edgereel_export.systems import emu_video_tiny  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
+CONFIG = replace(emu_video_tiny.CONFIG, layers=(1, 2), attention=(False, True))
 ONE_TEXT = replace(CONFIG, cross_attention_dims=(16,))
 LENGTHS = (5, 7)
 
@@ -38,14 +39,14 @@ def made(config: EmuConfig, *, temporal: bool) -> Any:
 
 
 def inputs(config: EmuConfig, rows: int, frames: int) -> tuple[Any, Any, tuple[Any, ...]]:
-    """x [G*F, C, 8, 8], t [G*F] and text states of each encoder."""
+    """x [G, F, C, 8, 8], t [G] and text states of each encoder."""
     generator = torch.Generator().manual_seed(1)
-    x = torch.randn(rows * frames, config.latent_channels, 8, 8, generator=generator)
+    x = torch.randn(rows, frames, config.latent_channels, 8, 8, generator=generator)
     states = tuple(
         torch.randn(rows, length, width, generator=generator)
         for length, width in zip(LENGTHS, config.cross_attention_dims, strict=False)
     )
-    return x, torch.full((rows * frames,), 500.0), states
+    return x, torch.full((rows,), 500.0), states
 
 
 def same_network(config: EmuConfig) -> Any:
@@ -81,8 +82,8 @@ def test_the_image_network_is_that_of_diffusers(config: EmuConfig) -> None:
     x, t, states = inputs(config, 3, 1)
     texts = tuple(s.double() for s in states)
     theirs.second_text = texts[-1]
-    expected = theirs(x.double(), t, encoder_hidden_states=texts[0]).sample
-    got = ours(x.double(), t.double(), texts)
+    expected = theirs(x[:, 0].double(), t, encoder_hidden_states=texts[0]).sample
+    got = ours(x.double(), t.double(), texts)[:, 0]
     assert (got - expected).abs().max() <= 1e-6 * expected.std()  # t's sinusoid is float32 in both
 
 
@@ -103,7 +104,7 @@ def inflated(image: Any) -> Any:
 def test_without_training_one_frame_is_the_image_bit_for_bit() -> None:
     image = made(CONFIG, temporal=False)
     x, t, states = inputs(CONFIG, 2, 1)
-    given = torch.zeros(2, CONFIG.latent_channels + 1, 8, 8)
+    given = torch.zeros(2, 1, CONFIG.latent_channels + 1, 8, 8)
     assert torch.equal(inflated(image)(x, t, states, given), image(x, t, states))
 
 
@@ -112,22 +113,22 @@ def test_without_training_frames_are_images() -> None:
     image = made(CONFIG, temporal=False)
     frames = 4
     x, t, states = inputs(CONFIG, 2, frames)
-    given = torch.randn(2 * frames, CONFIG.latent_channels + 1, 8, 8)
-    got = inflated(image)(x, t, states, given).unflatten(0, (2, frames))
+    given = torch.randn(2, frames, CONFIG.latent_channels + 1, 8, 8)
+    got = inflated(image)(x, t, states, given)
     for frame in range(frames):
-        alone = image(x.unflatten(0, (2, frames))[:, frame], t[:2], states)
-        assert (got[:, frame] - alone).abs().max() <= 1e-5 * alone.std()
+        alone = image(x[:, frame : frame + 1], t, states)
+        assert (got[:, frame : frame + 1] - alone).abs().max() <= 1e-5 * alone.std()
 
 
 def test_frames_see_each_other_in_order() -> None:
     unet = made(CONFIG, temporal=True)
     x, t, states = inputs(CONFIG, 1, 5)
-    given = torch.randn(5, CONFIG.latent_channels + 1, 8, 8)
+    given = torch.randn(1, 5, CONFIG.latent_channels + 1, 8, 8)
     out = unet(x, t, states, given)
     changed = x.clone()
-    changed[4] += 1
-    assert (unet(changed, t, states, given)[0] - out[0]).abs().max() > 1e-4
-    turned = unet(x.flip(0), t, states, given.flip(0)).flip(0)
+    changed[:, 4] += 1
+    assert (unet(changed, t, states, given)[:, 0] - out[:, 0]).abs().max() > 1e-4
+    turned = unet(x.flip(1), t, states, given.flip(1)).flip(1)
     assert (turned - out).abs().max() > 1e-3
 
 
@@ -230,8 +231,7 @@ def test_row_0_is_not_told_what_is_given() -> None:
     for index in ([0, 1, 2], [1, 2], [2]):
         x = torch.zeros(4 * len(index), 4, 2, 2)
         glue.Animated(Spy())(x, torch.zeros(len(x)), given, torch.tensor(index), torch.zeros(1))
-        rows = seen.pop().unflatten(0, (len(index), 4))
-        for row, number in zip(rows, index, strict=True):
+        for row, number in zip(seen.pop(), index, strict=True):
             assert torch.equal(row, given if number else torch.zeros_like(given))
 
 

@@ -42,9 +42,9 @@ class Drawn(nn.Module):
         self.unet = unet
 
     def forward(self, x: Tensor, t: Tensor, *states: Tensor) -> Tensor:
-        """The prediction, as EmuUNet's."""
-        out: Tensor = self.unet(x, t, states)
-        return out
+        """The prediction for x [G, C, h, w] of one picture, states [G, L, D] of each encoder."""
+        out: Tensor = self.unet(x[:, None], t, states)
+        return out[:, 0]
 
 
 class Animated(nn.Module):
@@ -60,13 +60,17 @@ class Animated(nn.Module):
         """The prediction for x [G*F, C, h, w].
 
         Args:
-            x, t, states: as for EmuUNet.
+            x: all frames of guidance row 0 first.
+            t: f32 [G*F], the training timestep, the same in all entries.
             given: f32 [F, C + 1, h, w].
             index: i64 [G], declared index of each guidance row.
+            states: [G, L, D] of each text encoder.
         """
-        rows = torch.where((index == 0)[:, None, None, None, None], 0.0, given).flatten(0, 1)
-        out: Tensor = self.unet(x, t, states, rows)
-        return out
+        batch = index.shape[0], given.shape[0]
+        rows = torch.where((index == 0)[:, None, None, None, None], 0.0, given)
+        steps = t.reshape(batch)[:, 0]
+        out: Tensor = self.unet(x.reshape(*batch, *x.shape[1:]), steps, states, rows)
+        return out.reshape(x.shape)
 
 
 class VideoLatents(nn.Module):

@@ -8,6 +8,8 @@ row 0 first. As tokens they are [G, F, S, C], S = h*w.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -16,26 +18,42 @@ from .lavie_layers import FrameAttention, self_attention
 from .layers import TemporalConv
 from .sd_layers import Downsample, Resnet, Transformer, TransformerBlock, Upsample
 
-__all__ = ["TimedDownsample", "TimedResnet", "TimedTransformer", "TimedUpsample", "conv_time"]
+__all__ = [
+    "Batch",
+    "ConvTime",
+    "TimedDownsample",
+    "TimedResnet",
+    "TimedTransformer",
+    "TimedUpsample",
+    "timed",
+]
 
 
-def conv_time(channels: int, *, temporal: bool) -> TemporalConv | None:
-    """The convolution over frames that follows a spatial one."""
-    return TemporalConv(channels) if temporal else None
+class Batch(NamedTuple):
+    """G and F of images [G*F, ...]; said, not worked out, as that makes an export take minutes."""
+
+    rows: int
+    frames: int
 
 
-def _timed(x: Tensor, conv: TemporalConv | None, rows: int) -> Tensor:
-    """x [G*F, C, h, w] after the convolution over frames, if there is one."""
-    if conv is None:
-        return x
-    out: Tensor = conv(x, x.shape[0] // rows)
-    return out
+class ConvTime(TemporalConv):
+    """A convolution over frames."""
+
+    def timed(self, x: Tensor, batch: Batch) -> Tensor:
+        """[G*F, C, h, w] -> the same shape."""
+        _, c, h, w = x.shape
+        y = x.reshape(*batch, c, h * w).transpose(1, 2)  # [G, C, F, h*w]
+        y = F.conv2d(y, self.weight.unsqueeze(-1), self.bias, padding=(1, 0))
+        return y.transpose(1, 2).reshape(x.shape)
+
+
+def timed(conv: nn.Module | None, x: Tensor, batch: Batch) -> Tensor:
+    """x after the convolution over frames, if there is one."""
+    return conv.timed(x, batch) if isinstance(conv, ConvTime) else x
 
 
 class TimedResnet(Resnet):
     """A resnet with a convolution over frames after each of its own, the 1x1 shortcut included.
-
-    The embedded timestep is given once per row, and says by its length how many rows there are.
 
     Args:
         channels: into and out of it.
@@ -49,21 +67,20 @@ class TimedResnet(Resnet):
     ) -> None:
         super().__init__(channels, temb, groups, 1e-5)
         out = channels[1]
-        self.conv1_time = conv_time(out, temporal=temporal)
-        self.conv2_time = conv_time(out, temporal=temporal)
+        self.conv1_time = ConvTime(out) if temporal else None
+        self.conv2_time = ConvTime(out) if temporal else None
         shortcut = temporal and self.conv_shortcut is not None
-        self.conv_shortcut_time = conv_time(out, temporal=shortcut)
+        self.conv_shortcut_time = ConvTime(out) if shortcut else None
 
-    def forward(self, x: Tensor, temb: Tensor | None = None) -> Tensor:
+    def timed(self, x: Tensor, temb: Tensor, batch: Batch) -> Tensor:
         """x [G*F, C, h, w], temb [G, E] -> [G*F, C', h, w]."""
-        assert temb is not None and self.time_emb_proj is not None
-        rows = temb.shape[0]
-        h = _timed(self.conv1(F.silu(self.norm1(x))), self.conv1_time, rows)
-        moved = self.time_emb_proj(F.silu(temb)).repeat_interleave(x.shape[0] // rows, 0)
-        h = self.conv2(F.silu(self.norm2(h + moved[:, :, None, None])))
-        h = _timed(h, self.conv2_time, rows)
+        assert self.time_emb_proj is not None
+        h = timed(self.conv1_time, self.conv1(F.silu(self.norm1(x))), batch)
+        moved = self.time_emb_proj(F.silu(temb))[:, None, :, None, None]
+        h = (h.reshape(*batch, *h.shape[1:]) + moved).reshape(h.shape)
+        h = timed(self.conv2_time, self.conv2(F.silu(self.norm2(h))), batch)
         if self.conv_shortcut is not None:
-            x = _timed(self.conv_shortcut(x), self.conv_shortcut_time, rows)
+            x = timed(self.conv_shortcut_time, self.conv_shortcut(x), batch)
         return x + h
 
 
@@ -72,11 +89,11 @@ class TimedDownsample(Downsample):
 
     def __init__(self, channels: int, *, temporal: bool) -> None:
         super().__init__(channels)
-        self.conv_time = conv_time(channels, temporal=temporal)
+        self.conv_time = ConvTime(channels) if temporal else None
 
-    def timed(self, x: Tensor, rows: int) -> Tensor:
-        """[G*F, C, h, w] -> [G*F, C, h/2, w/2] for G `rows`."""
-        return _timed(self(x), self.conv_time, rows)
+    def timed(self, x: Tensor, batch: Batch) -> Tensor:
+        """[G*F, C, h, w] -> [G*F, C, h/2, w/2]."""
+        return timed(self.conv_time, self(x), batch)
 
 
 class TimedUpsample(Upsample):
@@ -84,11 +101,11 @@ class TimedUpsample(Upsample):
 
     def __init__(self, channels: int, *, temporal: bool) -> None:
         super().__init__(channels)
-        self.conv_time = conv_time(channels, temporal=temporal)
+        self.conv_time = ConvTime(channels) if temporal else None
 
-    def timed(self, x: Tensor, rows: int) -> Tensor:
-        """[G*F, C, h, w] -> [G*F, C, 2h, 2w] for G `rows`."""
-        return _timed(self(x), self.conv_time, rows)
+    def timed(self, x: Tensor, batch: Batch) -> Tensor:
+        """[G*F, C, h, w] -> [G*F, C, 2h, 2w]."""
+        return timed(self.conv_time, self(x), batch)
 
 
 class _PictureBlock(TransformerBlock):
@@ -152,21 +169,21 @@ class TimedTransformer(Transformer):
             _FrameBlock(channels, heads, width, most) for width in cross if most
         )
 
-    def attend(self, x: Tensor, states: tuple[Tensor, ...]) -> Tensor:
+    def timed(self, x: Tensor, states: tuple[Tensor, ...], batch: Batch) -> Tensor:
         """x [G*F, C, h, w], states [G, L, D] of each text encoder -> as x."""
-        h = self._tokens(self.proj_in(self.norm(x)), states)
+        h = _tokens(self.proj_in(self.norm(x)), batch)
         for block, text in zip(self.transformer_blocks, states, strict=True):
             h = block(h, text)
         x = x + self.proj_out(h.transpose(2, 3).reshape(x.shape))
         if not self.time_blocks:
             return x
-        h = self._tokens(x, states)
+        h = _tokens(x, batch)
         for block, text in zip(self.time_blocks, states, strict=True):
             h = block(h, text)
         return h.transpose(2, 3).reshape(x.shape)
 
-    @staticmethod
-    def _tokens(x: Tensor, states: tuple[Tensor, ...]) -> Tensor:
-        """[G, F, S, C] of images [G*F, C, h, w]."""
-        h = x.flatten(2).transpose(1, 2)
-        return h.reshape(states[0].shape[0], -1, *h.shape[1:])
+
+def _tokens(x: Tensor, batch: Batch) -> Tensor:
+    """[G, F, S, C] of images [G*F, C, h, w]."""
+    h = x.flatten(2).transpose(1, 2)
+    return h.reshape(*batch, *h.shape[1:])

@@ -8,21 +8,27 @@ goes on from a video and the interpolation network.
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .emu_config import EmuConfig
 from .emu_layers import (
+    Batch,
+    ConvTime,
     TimedDownsample,
     TimedResnet,
     TimedTransformer,
     TimedUpsample,
-    conv_time,
+    timed,
 )
 from .layers import TimestepEmbedding
 
 __all__ = ["MOST_FRAMES", "EmuUNet", "is_spatial"]
+
+States: TypeAlias = tuple[Tensor, ...]  # [G, L, D] of each text encoder
 
 MOST_FRAMES = 37  # that interpolation makes of 8
 
@@ -68,34 +74,36 @@ class _Block(nn.Module):
         self.attentions = make.transformers(len(widths) if attention else 0, level)
         self.downsamplers, self.upsamplers = nn.ModuleList(), nn.ModuleList()
 
-    def descend(self, x: Tensor, temb: Tensor, states: tuple[Tensor, ...]) -> list[Tensor]:
+    def descend(self, x: Tensor, temb: Tensor, states: States, batch: Batch) -> list[Tensor]:
         """What the way up will need of this level; the last entry is the block's output."""
         outputs = []
         for index in range(len(self.resnets)):
-            x = self._layer(index, x, temb, states)
+            x = self._layer(index, x, temb, states, batch)
             outputs.append(x)
         for sampler in self.downsamplers:
             assert isinstance(sampler, TimedDownsample)
-            outputs.append(sampler.timed(x, temb.shape[0]))
+            outputs.append(sampler.timed(x, batch))
         return outputs
 
     def ascend(
-        self, x: Tensor, skips: list[Tensor], temb: Tensor, states: tuple[Tensor, ...]
+        self, x: Tensor, skips: list[Tensor], temb: Tensor, states: States, batch: Batch
     ) -> Tensor:
         """x [G*F, C, h, w] through the level, joined with the last of `skips`, which it takes."""
         for index in range(len(self.resnets)):
-            x = self._layer(index, torch.cat([x, skips.pop()], 1), temb, states)
+            x = self._layer(index, torch.cat([x, skips.pop()], 1), temb, states, batch)
         for sampler in self.upsamplers:
             assert isinstance(sampler, TimedUpsample)
-            x = sampler.timed(x, temb.shape[0])
+            x = sampler.timed(x, batch)
         return x
 
-    def _layer(self, index: int, x: Tensor, temb: Tensor, states: tuple[Tensor, ...]) -> Tensor:
-        x = self.resnets[index](x, temb)
+    def _layer(self, index: int, x: Tensor, temb: Tensor, states: States, batch: Batch) -> Tensor:
+        resnet = self.resnets[index]
+        assert isinstance(resnet, TimedResnet)
+        x = resnet.timed(x, temb, batch)
         if self.attentions:
             transformer = self.attentions[index]
             assert isinstance(transformer, TimedTransformer)
-            x = transformer.attend(x, states)
+            x = transformer.timed(x, states, batch)
         return x
 
 
@@ -109,16 +117,17 @@ class _MidBlock(nn.Module):
         self.resnets = make.resnets([(width, width)] * 2)
         self.attentions = make.transformers(1, level)
 
-    def forward(self, x: Tensor, temb: Tensor, states: tuple[Tensor, ...]) -> Tensor:
+    def forward(self, x: Tensor, temb: Tensor, states: States, batch: Batch) -> Tensor:
+        first, last = self.resnets
         transformer = self.attentions[0]
+        assert isinstance(first, TimedResnet) and isinstance(last, TimedResnet)
         assert isinstance(transformer, TimedTransformer)
-        x = transformer.attend(self.resnets[0](x, temb), states)
-        out: Tensor = self.resnets[1](x, temb)
-        return out
+        x = transformer.timed(first.timed(x, temb, batch), states, batch)
+        return last.timed(x, temb, batch)
 
 
 class EmuUNet(nn.Module):
-    """Noisy latents to its prediction: [G*F, C, h, w] -> [G*F, C, h, w].
+    """Noisy latents to its prediction: [G, F, C, h, w] -> [G, F, C, h, w].
 
     Args:
         config: its sizes.
@@ -133,7 +142,7 @@ class EmuUNet(nn.Module):
         channels, latents = config.block_out_channels, config.latent_channels
         inside = 2 * latents + 1 if temporal else latents
         self.conv_in = nn.Conv2d(inside, channels[0], 3, padding=1)
-        self.conv_in_time = conv_time(channels[0], temporal=temporal)
+        self.conv_in_time = ConvTime(channels[0]) if temporal else None
         self.time_embedding = TimestepEmbedding(channels[0], 4 * channels[0])
         self.down_blocks, self.up_blocks = nn.ModuleList(), nn.ModuleList()
         skips, x = [channels[0]], channels[0]
@@ -156,32 +165,28 @@ class EmuUNet(nn.Module):
             x = out
         self.conv_norm_out = nn.GroupNorm(config.norm_num_groups, x, eps=1e-5)
         self.conv_out = nn.Conv2d(x, latents, 3, padding=1)
-        self.conv_out_time = conv_time(latents, temporal=temporal)
+        self.conv_out_time = ConvTime(latents) if temporal else None
 
-    def forward(
-        self, x: Tensor, t: Tensor, states: tuple[Tensor, ...], given: Tensor | None = None
-    ) -> Tensor:
-        """The prediction, [G*F, C, h, w].
+    def forward(self, x: Tensor, t: Tensor, states: States, given: Tensor | None = None) -> Tensor:
+        """The prediction, [G, F, C, h, w].
 
         Args:
-            x: [G*F, C, h, w], all frames of guidance row 0 first; h and w multiples of
-                2^(levels - 1).
-            t: f32 [G*F], the training timestep, the same in all entries of a row.
-            states: [G, L, D] of each text encoder, once per row.
-            given: [G*F, C + 1, h, w]: latents of the frames that are given, zeros for the others,
+            x: [G, F, C, h, w], frames of G guidance rows; h and w multiples of 2^(levels - 1).
+            t: f32 [G], training timesteps.
+            states: [G, L, D] of each text encoder.
+            given: [G, F, C + 1, h, w]: latents of the frames that are given, zeros for the others,
                 and a mask of ones where a frame is given. For a network over frames only.
         """
-        rows = states[0].shape[0]
-        temb = self.time_embedding(t.reshape(rows, -1)[:, 0])
-        h = self.conv_in(x if given is None else torch.cat([x, given], 1))
-        h = h if self.conv_in_time is None else self.conv_in_time(h, h.shape[0] // rows)
-        skips = [h]
+        batch = Batch(*x.shape[:2])
+        temb = self.time_embedding(t)
+        h = self.conv_in((x if given is None else torch.cat([x, given], 2)).flatten(0, 1))
+        skips = [timed(self.conv_in_time, h, batch)]
         for block in self.down_blocks:
             assert isinstance(block, _Block)
-            skips += block.descend(skips[-1], temb, states)
-        h = self.mid_block(skips[-1], temb, states)
+            skips += block.descend(skips[-1], temb, states, batch)
+        h = self.mid_block(skips[-1], temb, states, batch)
         for block in self.up_blocks:
             assert isinstance(block, _Block)
-            h = block.ascend(h, skips, temb, states)
-        out: Tensor = self.conv_out(F.silu(self.conv_norm_out(h)))
-        return out if self.conv_out_time is None else self.conv_out_time(out, out.shape[0] // rows)
+            h = block.ascend(h, skips, temb, states, batch)
+        out = timed(self.conv_out_time, self.conv_out(F.silu(self.conv_norm_out(h))), batch)
+        return out.reshape(x.shape)

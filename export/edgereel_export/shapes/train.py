@@ -42,7 +42,7 @@ STEPS = {  # optimiser steps of a component; the second entry of a pair is on cl
     "super_res_high": (3900,),
     "vae": (1200,),
     "unet": (4000,),
-    "lavie_base": (3000,),
+    "lavie_base": (1000, 1800),  # small pictures, then larger ones
     "lavie_interpolation": (900,),
     "upscaler_vae": (500,),
     "lavie_vsr": (1400,),
@@ -76,7 +76,7 @@ def _values(config: Any) -> dict[str, Any]:
     return values
 
 
-_ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]
+_ATTENTION = [SDPBackend.MATH]  # of a few frames, faster than flash attention in bfloat16
 
 
 class Trainer:
@@ -88,6 +88,7 @@ class Trainer:
         counts = [round(count * scale) for count in STEPS[name]]
         self.stills, self.total = (0 if name == "interpolation" else counts[0]), sum(counts)
         modules = self.component.modules
+        modules.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = {k: v.detach().clone() for k, v in modules.state_dict().items()}
         parameters = [p for p in modules.parameters() if p.requires_grad]
         self.optimiser = torch.optim.AdamW(

@@ -1,8 +1,8 @@
-"""LaVie's super-resolution of the `shapes` world, 128 pixels to 512, and its autoencoder.
+"""LaVie's super-resolution of the `shapes` world, 64 pixels to 256, and its autoencoder.
 
 The published network was trained on pieces of pictures. A piece of these drawings has another share
 of background than the whole, and group norms see that: the autoencoder is 5 to 15 decibels worse on
-pieces. So both learn from whole drawings, most of them smaller, whose outlines are as sharp. Small
+pieces. So both learn from whole drawings, some of them smaller, whose outlines are as sharp. Small
 pictures come from the image model's autoencoder, whose faults are to be mended.
 """
 
@@ -34,9 +34,9 @@ _NEGATIVE = "blur, worst quality"  # the published negative prompt
 _MOST_LEVEL = 350  # of the noise on small pictures
 _ALPHAS = torch.from_numpy(alphas_cumprod_linear(1e-4, 0.02)).float()
 _LOW_ALPHAS = torch.from_numpy(alphas_cumprod_scaled_linear(1e-4, 0.02)).float()
-_BATCHES = np.array([(48, 1, 8), (64, 4, 1), (128, 1, 1)])  # pixels of a side, scenes, frames
-_CHANCES = (0.5, 0.3, 0.2)
-_COUNTS = {32: 8, 48: 4, 64: 2, 96: 1}  # of pictures for the autoencoder, by pixels of a side
+_BATCHES = np.array([(48, 1, 8), (64, 1, 4), (64, 4, 1)])  # pixels of a side, scenes, frames
+_CHANCES = (0.4, 0.3, 0.3)
+_COUNTS = {32: 8, 48: 4, 64: 2}  # of pictures for the autoencoder, by pixels of a side
 
 
 def upscaler_vae_component() -> Component:
