@@ -29,7 +29,7 @@ from edgereel_export.checkpoints import fill, read_config, read_weights
 from edgereel_export.diffusers_folder import SchedulerConfig, Tokens
 from edgereel_export.diffusers_parts import read_text_encoder, read_vae
 from edgereel_export.modules.emu_config import EmuConfig, from_json
-from edgereel_export.modules.emu_unet import EmuUNet, is_spatial
+from edgereel_export.modules.emu_unet import EmuUNet, is_own
 from edgereel_export.modules.sd_vae import SDVAE
 
 __all__ = ["NETWORKS", "Encoded", "Network", "Parts", "networks", "read"]
@@ -76,10 +76,10 @@ def read(checkpoint: Path, wanted: Collection[Network]) -> Parts:
     _, spatial = diffusers_folder.component(checkpoint, "unet")
     unets: dict[Network, EmuUNet] = {"image": EmuUNet(config, temporal=False)}
     fill(unets["image"], spatial, checkpoint / "unet")
-    kept = {key: value for key, value in spatial.items() if not key.startswith("conv_in.")}
+    kept = {key: value for key, value in spatial.items() if not is_own(key)}
     for name in sorted(wanted):
         unets[name] = EmuUNet(config)
-        fill(unets[name], kept | _temporal(checkpoint / name, kept), checkpoint / name)
+        fill(unets[name], kept | _own(checkpoint / name), checkpoint / name)
     encoders = {"": _clip(checkpoint)}
     if len(config.cross_attention_dims) == 2:
         encoders["_2"] = _t5(checkpoint)
@@ -100,10 +100,10 @@ def read(checkpoint: Path, wanted: Collection[Network]) -> Parts:
     )
 
 
-def _temporal(folder: Path, spatial: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _own(folder: Path) -> dict[str, Tensor]:
     """The layers over frames in a folder, and conv_in, in float32."""
     weights = read_weights(folder)
-    surplus = [key for key in weights if is_spatial(key) and key in spatial]
+    surplus = [key for key in weights if not is_own(key)]
     if surplus:
         raise InputError(
             f"checkpoint: {folder} has {surplus[0]}, which the UNet has already; expected conv_in "

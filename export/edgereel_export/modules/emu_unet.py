@@ -26,7 +26,7 @@ from .emu_layers import (
 )
 from .layers import TimestepEmbedding
 
-__all__ = ["MOST_FRAMES", "EmuUNet", "is_spatial"]
+__all__ = ["MOST_FRAMES", "EmuUNet", "is_own", "is_spatial"]
 
 States: TypeAlias = tuple[Tensor, ...]  # [G, L, D] of each text encoder
 
@@ -39,6 +39,11 @@ def is_spatial(key: str) -> bool:
     The input convolution is, with further channels.
     """
     return "_time." not in key and ".time_blocks." not in key
+
+
+def is_own(key: str) -> bool:
+    """Whether a parameter is a network over frames' own: the input convolution is."""
+    return key.startswith("conv_in.") or not is_spatial(key)
 
 
 class _Maker:

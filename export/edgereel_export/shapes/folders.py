@@ -16,9 +16,9 @@ from edgereel_export.lavie_companions import STABLE_DIFFUSION, UPSCALER
 from edgereel_export.modules.sd_config import to_json
 
 from .latent import BETAS
-from .networks import CHECKPOINT, CONFIGS, LATENT, LAVIE, LENGTH, weights_file
+from .networks import CHECKPOINT, CONFIGS, EMU, LATENT, LAVIE, LENGTH, weights_file
 
-__all__ = ["write_latent", "write_lavie"]
+__all__ = ["write_emu", "write_latent", "write_lavie"]
 
 _CLASSES = {
     "unet": ("diffusers", "UNet2DConditionModel"),
@@ -43,6 +43,18 @@ def write_latent(folder: Path = LATENT, *, half: bool = False) -> None:
     _write(folder / "model_index.json", {"_class_name": "StableDiffusionPipeline", **_CLASSES})
     _write(folder / "scheduler" / "scheduler_config.json", _ddim(*BETAS))
     _write_text(folder, half=half)
+
+
+def write_emu(folder: Path = EMU) -> None:
+    """Writes what our layout needs beside trained layers over frames, in half precision."""
+    write_latent(folder, half=True)
+    for name in ("unet", "vae"):
+        _write(folder / name / "config.json", to_json(CONFIGS[name]))
+        target = folder / name / "diffusion_pytorch_model.safetensors"
+        _copy(weights_file(name), target, half=True)
+    zero_snr = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    scheduler = {**_ddim(*BETAS), **zero_snr, "set_alpha_to_one": True, "steps_offset": 0}
+    _write(folder / "video_scheduler" / "scheduler_config.json", scheduler)
 
 
 def write_lavie(folder: Path = LAVIE) -> None:

@@ -16,20 +16,33 @@ from transformers import (
 )
 
 from edgereel_export.lavie_companions import UPSCALER
+from edgereel_export.modules.emu_config import EmuConfig, from_json
+from edgereel_export.modules.emu_unet import EmuUNet
 from edgereel_export.modules.lavie_unet import InterpolationUNet, LaVieUNet
 from edgereel_export.modules.lavie_vsr import VSRConfig, VSRUNet
 from edgereel_export.modules.prior import Prior, PriorConfig
-from edgereel_export.modules.sd_config import SDUNetConfig, SDVAEConfig
+from edgereel_export.modules.sd_config import SDUNetConfig, SDVAEConfig, to_json
 from edgereel_export.modules.sd_unet import SDUNet
 from edgereel_export.modules.sd_vae import SDVAE
 from edgereel_export.modules.text_proj import TextProj, TextProjConfig
 from edgereel_export.modules.unet import UNet, UNetConfig
 
-__all__ = ["CHECKPOINT", "LATENT", "LAVIE", "LENGTH", "SHIFT", "build", "null_rows", "weights_file"]
+__all__ = [
+    "CHECKPOINT",
+    "EMU",
+    "LATENT",
+    "LAVIE",
+    "LENGTH",
+    "SHIFT",
+    "build",
+    "null_rows",
+    "weights_file",
+]
 
 CHECKPOINT = Path(__file__).with_name("checkpoint")
 LATENT = Path(__file__).with_name("stable_diffusion")  # the latent text-to-image model
 LAVIE = Path(__file__).with_name("lavie_checkpoint")  # time added to that model
+EMU = Path(__file__).with_name("emu_checkpoint")  # and so it is here, with its weights kept
 LENGTH = 32  # tokens of a prompt
 SHIFT = 5.0  # factor on the noise of the schedule of D^t and ↑F
 _DIM = 96  # CLIP embedding width
@@ -82,6 +95,7 @@ _KINDS: dict[type, Any] = {
     UNetConfig: UNet,
     SDVAEConfig: SDVAE,
     SDUNetConfig: SDUNet,
+    EmuConfig: EmuUNet,
 }
 CONFIGS["lavie_base"] = CONFIGS["unet"]
 CONFIGS["lavie_interpolation"] = replace(CONFIGS["unet"], in_channels=8)
@@ -95,6 +109,7 @@ CONFIGS["lavie_vsr"] = VSRConfig(
     only_cross_attention=(True, True, False),
 )
 CONFIGS["upscaler_vae"] = CONFIGS["vae"]
+CONFIGS["emu_video"] = CONFIGS["emu_interpolation"] = from_json(to_json(CONFIGS["unet"]))
 _LAVIE: dict[str, Any] = {  # without config.json, in one folder
     "lavie_base": LaVieUNet,
     "lavie_interpolation": InterpolationUNet,
@@ -106,6 +121,8 @@ def weights_file(name: str) -> Path:
     """Where the weights of a network are kept; its config.json lies beside them."""
     if name in _LAVIE:
         return LAVIE / f"{name}.safetensors"
+    if name.startswith("emu_"):
+        return EMU / name.removeprefix("emu_") / "diffusion_pytorch_model.safetensors"
     if name == "upscaler_vae":
         return LAVIE / UPSCALER / "vae" / "diffusion_pytorch_model.safetensors"
     if name in ("vae", "unet"):

@@ -3,7 +3,7 @@
 CLIP and the prior see still pictures with text; decoder and super-resolution see stills first, then
 clips; interpolation is fine-tuned from the decoder (Make-A-Video, arXiv:2209.14792, section 3.4).
 `vae` and `unet` are the latent text-to-image model; its text encoder is the cascade's. LaVie's
-networks start from it.
+and Emu Video's networks start from it.
 
     python -m edgereel_export.shapes.train --work runs/shapes            # everything, in order
     python -m edgereel_export.shapes.train --work runs/shapes clip prior # some components
@@ -24,12 +24,13 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
+from edgereel_export.modules.emu_unet import is_own
 from edgereel_export.modules.sd_config import SDUNetConfig, SDVAEConfig, to_json
 
 from .components import COMPONENTS
 from .data import Data
-from .folders import write_latent, write_lavie
-from .networks import CONFIGS, LAVIE, weights_file
+from .folders import write_emu, write_latent, write_lavie
+from .networks import CONFIGS, EMU, LAVIE, weights_file
 
 __all__ = ["STEPS", "main"]
 
@@ -46,6 +47,8 @@ STEPS = {  # optimiser steps of a component; the second entry of a pair is on cl
     "lavie_interpolation": (900,),
     "upscaler_vae": (500,),
     "lavie_vsr": (1400,),
+    "emu_video": (3000,),
+    "emu_interpolation": (1500,),
 }
 
 
@@ -53,13 +56,13 @@ def _save(name: str, module: nn.Module, state: dict[str, Tensor]) -> None:
     """Write config.json and weights of one network into its checkpoint folder."""
     path = weights_file(name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.is_relative_to(LAVIE)
+    half = path.is_relative_to(LAVIE) or path.is_relative_to(EMU)
     kept = {
         key: (value.half() if half else value).contiguous()
         for key, value in state.items()
-        if "position_ids" not in key
+        if "position_ids" not in key and (not name.startswith("emu_") or is_own(key))
     }
-    if not name.startswith("lavie_"):  # as published, these are single files
+    if not name.startswith(("lavie_", "emu_")):  # these are files without a config.json
         text = json.dumps(_values(module.config), indent=2, sort_keys=True) + "\n"
         (path.parent / "config.json").write_text(text)
     temporary = path.with_suffix(".part")
@@ -181,6 +184,8 @@ def main(argv: list[str] | None = None) -> None:
         write_latent()
     if "lavie_base" in trained:
         write_lavie()
+    if "emu_video" in trained:
+        write_emu()
 
 
 if __name__ == "__main__":

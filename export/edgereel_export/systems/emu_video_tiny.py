@@ -11,7 +11,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
 from edgereel_export.emu_checkpoint import NETWORKS
 from edgereel_export.modules.emu_config import EmuConfig, to_json
-from edgereel_export.modules.emu_unet import EmuUNet, is_spatial
+from edgereel_export.modules.emu_unet import EmuUNet, is_own
 from edgereel_export.modules.sd_config import SDVAEConfig
 from edgereel_export.modules.sd_config import to_json as vae_json
 from edgereel_export.modules.sd_vae import SDVAE
@@ -107,7 +107,7 @@ def _write_network(folder: Path) -> None:
     state = {
         key: value + 0.03 * torch.randn_like(value)
         for key, value in EmuUNet(CONFIG).state_dict().items()
-        if key.startswith("conv_in.") or not is_spatial(key)
+        if is_own(key)
     }
     folder.mkdir(parents=True, exist_ok=True)
     save_file(state, folder / "diffusion_pytorch_model.safetensors")

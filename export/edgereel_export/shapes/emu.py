@@ -1,0 +1,99 @@
+"""Emu Video's networks on the `shapes` world: layers over frames for the latent image model.
+
+As in the paper (arXiv:2311.10709, section 3.2) the image model's layers stay as they are; the
+layers over frames and the input convolution learn, with the noise schedule that ends in noise
+alone. A tenth of the clips come without what is given, a tenth without text.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from edgereel.levels import alphas_cumprod_scaled_linear, rescale_zero_terminal_snr
+from edgereel_export.modules.emu_glue import FEW, SomeGiven
+from edgereel_export.modules.emu_unet import MOST_FRAMES, is_own
+
+from .captions import all_captions
+from .data import Data
+from .latent import BETAS, scaled_latents
+from .losses import Component, denoise_loss, frozen, text_states
+from .networks import build, weights_file
+from .world import Scenes, sample_scenes
+
+__all__ = ["emu_interpolation_component", "emu_video_component"]
+
+_PIXELS = 128
+_FPS = 16.0  # of interpolated frames
+_EVERY = 4  # of these, the network makes every fourth, and interpolation is given the same
+_CLIPS = 1024
+_FRAMES = 61  # in which a shape stays in the picture
+_LEVELS = 251  # timesteps of the noise on what interpolation is given
+_ALPHAS = torch.from_numpy(rescale_zero_terminal_snr(alphas_cumprod_scaled_linear(*BETAS))).float()
+
+
+def emu_video_component() -> Component:
+    """F: eight frames from the first one and a text, v-prediction."""
+    unet = _from_image_model("emu_video")
+    text = frozen("text_encoder")
+    scenes = sample_scenes(_CLIPS, Data(4).rng, np.full(_CLIPS, _FPS))
+    place = torch.arange(FEW, dtype=torch.float32) * _EVERY
+    latents = scaled_latents(frozen("vae"), scenes, place, _PIXELS).half()
+
+    def loss(data: Data, progress: float, clips: bool) -> Tensor:
+        rows = data.integers(_CLIPS, 4)
+        x0 = latents[rows].float()
+        given = torch.zeros(*x0.shape[:2], x0.shape[2] + 1, *x0.shape[3:])
+        given[:, 0] = torch.cat([x0[:, 0], torch.ones_like(x0[:, 0, :1])], 1)
+        return _loss(data, unet, text, scenes.rows(rows), x0, given)
+
+    return Component(nn.ModuleDict({"emu_video": unet}), loss)
+
+
+def emu_interpolation_component() -> Component:
+    """I: 37 frames from eight with some noise, v-prediction."""
+    unet = _from_image_model("emu_interpolation")
+    text, vae = frozen("text_encoder"), frozen("vae")
+    some_given = SomeGiven()
+
+    def loss(data: Data, progress: float, clips: bool) -> Tensor:
+        scenes = sample_scenes(1, data.rng, np.full(1, _FPS))
+        place = torch.arange(MOST_FRAMES) + float(data.rng.integers(_FRAMES - MOST_FRAMES + 1))
+        x0 = scaled_latents(vae, scenes, place, _PIXELS)
+        known = x0[0, _EVERY : _EVERY * FEW + 1 : _EVERY]
+        alpha = _ALPHAS[int(data.rng.integers(_LEVELS))]
+        known = alpha.sqrt() * known + (1 - alpha).sqrt() * torch.randn_like(known)
+        return _loss(data, unet, text, scenes, x0, some_given(known)[None])
+
+    return Component(nn.ModuleDict({"emu_interpolation": unet}), loss, rate=6e-4)
+
+
+def _from_image_model(name: str) -> Any:
+    """A network with the image model's weights, of which only conv_in is left to learn.
+
+    At the start every frame is drawn on its own, and what is given is not seen.
+    """
+    unet: Any = build(name)
+    state = load_file(weights_file("unet"))
+    more = unet.conv_in.in_channels - state["conv_in.weight"].shape[1]
+    state["conv_in.weight"] = F.pad(state["conv_in.weight"], (0, 0, 0, 0, 0, more))
+    unet.load_state_dict(state, strict=False)
+    for key, parameter in unet.named_parameters():
+        parameter.requires_grad_(is_own(key))
+    return unet
+
+
+def _loss(
+    data: Data, unet: Any, text: nn.Module, scenes: Scenes, x0: Tensor, given: Tensor
+) -> Tensor:
+    """The squared error for clips [B, F, C, h, w] and what is given of them [B, F, C + 1, h, w]."""
+    count = len(x0)
+    told = all_captions(count, scenes, data.rng)
+    states = text_states(data, text, [t if data.rng.random() > 0.1 else "" for t in told])
+    known = (data.uniform(count) > 0.1).float().view(-1, 1, 1, 1, 1) * given
+    return denoise_loss(data, x0, lambda x, t: unet(x, t, (states,), known), 0.6, _ALPHAS)
