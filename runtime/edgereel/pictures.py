@@ -131,7 +131,7 @@ def scaled_size(size: Size, wanted: Wanted) -> Size:
 
 
 def _check_clip(name: str, clip: Clip, wanted: Wanted) -> None:
-    """Raises InputError for a video in place of a picture, and for what is too large for any use."""
+    """Raises InputError for a video in place of a picture, and for sides that nothing needs."""
     if wanted.still and clip.count > 1:
         raise InputError(
             f"{name} has {clip.count} frames; expected one picture. Give one of them as a file."

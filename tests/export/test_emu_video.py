@@ -65,8 +65,7 @@ def states(tiny: Any, *texts: str) -> list[tuple[Any, Any]]:
 def image_scheduler(kind: str) -> Any:
     if kind == "dpmpp_2m":
         return diffusers.DPMSolverMultistepScheduler(
-            timestep_spacing="leading", steps_offset=1, final_sigmas_type="zero",
-            lower_order_final=True, **BETAS,
+            timestep_spacing="trailing", final_sigmas_type="zero", lower_order_final=True, **BETAS
         )  # fmt: skip
     return diffusers.DDIMScheduler(
         clip_sample=False, set_alpha_to_one=False, steps_offset=1, **BETAS

@@ -172,11 +172,13 @@ def denoise(facts: EmuFacts, graph: str, x: str, out: str, stage: str, given: st
         schedule="video" if given else "image",
         sampler=Ref(param=f"sampler{of}"),
         spacing=spacing,
+        spacings={"dpmpp_2m": "trailing"},  # its few steps are to begin at the most noise
         steps=Ref(param=f"steps{of}"),
         eta=0.0,
         final=final,
         variance="fixed_small",
         guidance=Guidance(rows=f"text{of}", weights=weights),
+        noise=f"z{of}",
     )
 
 
@@ -296,7 +298,7 @@ def frames_param(*, of_eight: bool) -> dict[str, Param]:
 
 def decoded(facts: EmuFacts, before: Frames) -> Part:
     """Latents to pictures."""
-    after = Frames("frames", before.number)
+    after = Frames("clip", before.number)
     shape = (before.number, facts.channels, "h", "w")
     values, stage = decoded_by("decode", before.value, shape, after)
     return Part(after, chunk_param(), {}, {}, values, (stage,))
