@@ -187,10 +187,12 @@ def test_a_picture_is_no_video() -> None:
     assert read("image", noise(1, 24, 32), Wanted(frames=1, still=True)).shape == (1, 24, 32, 3)
 
 
-def test_least_frames() -> None:
-    with pytest.raises(InputError, match="has 15 frames; expected at least 16"):
-        read("video", noise(15, 8, 8), Wanted(least=16))
-    assert len(read("video", noise(17, 8, 8), Wanted(least=16))) == 17
+def test_the_last_frames() -> None:
+    assert frame_indices("video", 9, 8.0, Wanted(frames=3, last=True)).tolist() == [6, 7, 8]
+    half = Wanted(frames=2, last=True, fps=4.0, start=0.25)
+    assert frame_indices("video", 9, 8.0, half).tolist() == [4, 6]
+    with pytest.raises(InputError, match="has 9 frames; expected at least 16"):
+        frame_indices("video", 9, 8.0, Wanted(frames=16, last=True))
 
 
 def test_lossless_frames_come_back_as_they_are(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def read_videos(mode: Mode, params: Mapping[str, Any]) -> dict[str, Frames]:
                 end=value(param.end) or None,
                 fps=value(param.fps) or None,
                 frames=value(param.frames) or None,
-                least=param.least,
+                last=param.last,
                 still=param.frames == 1,
                 longest=value(param.longest),
                 multiple=param.multiple,

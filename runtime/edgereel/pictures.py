@@ -35,7 +35,7 @@ class Wanted:
     end: float | None = None
     fps: float | None = None
     frames: int | None = None
-    least: int = 1  # frames there must be
+    last: bool = False  # the last frames, not the first
     still: bool = False  # a picture, not a video
     longest: int | None = None  # pixels of the longer side
     multiple: int = 1  # height and width are multiples of it, if scaled to `longest`
@@ -100,13 +100,13 @@ def frame_indices(name: str, count: int, fps: float | None, wanted: Wanted) -> I
             f"{name} has no frame from {wanted.start:g} s to {end:g} s; expected a part of its "
             f"{count} frames, which last {count / rate:g} s. Change start, end or the rate."
         )
-    least = max(wanted.frames or 0, wanted.least)
-    if found < least:
+    if found < (wanted.frames or 0):
         raise InputError(
-            f"{name} has {found} frames; expected at least {least}. Give a longer one, or "
+            f"{name} has {found} frames; expected at least {wanted.frames}. Give a longer one, or "
             f"ask for fewer frames."
         )
     taken = np.arange(wanted.frames or found, dtype=np.int64)
+    taken += found - len(taken) if wanted.last else 0
     indices: Indices = first + taken * (last - first) // found
     return indices
 

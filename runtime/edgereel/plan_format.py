@@ -149,10 +149,10 @@ class ChoiceParam(Node, frozen=True, kw_only=True, tag_field="type", tag="choice
 class VideoParam(Node, frozen=True, kw_only=True, tag_field="type", tag="video"):
     """Frames the user gives, always required: the value of its name, u8 [F, H, W, 3].
 
-    The seconds from `start` to `end`, at `fps`, the first `frames` of them, scaled to `longest`,
-    or to cover `height` and `width` and cut to that around the middle, then `filter`; None leaves
-    them as they are, and so does a param of 0 for end, fps or frames. At least `least` frames; a
-    number of 1 for `frames` asks for a picture, not a video.
+    The seconds from `start` to `end`, at `fps`, the first `frames` of them, or the `last`, scaled
+    to `longest`, or to cover `height` and `width` and cut to that around the middle, then `filter`;
+    None leaves them as they are, and so does a param of 0 for end, fps or frames. A number of 1 for
+    `frames` asks for a picture, not a video.
     """
 
     default: ClassVar[None] = None
@@ -162,7 +162,7 @@ class VideoParam(Node, frozen=True, kw_only=True, tag_field="type", tag="video")
     end: float | Ref | None = None
     fps: float | Ref | None = None
     frames: int | Ref | None = None
-    least: int = 1
+    last: bool = False
     longest: int | Ref | None = None
     multiple: int = 1
     height: int | Ref | None = None

@@ -69,7 +69,6 @@ def _check_video(scope: Scope, place: str, name: str, param: VideoParam) -> None
         ("end", param.end, 0.001),
         ("fps", param.fps, 0.001),
         ("frames", param.frames, 1),
-        ("least", param.least, 1),
         ("longest", param.longest, 1),
         ("height", param.height, 1),
         ("width", param.width, 1),

@@ -40,7 +40,6 @@ _SMALL = {
     "emu-video": {
         "height": 16,
         "width": 16,
-        "frames": 8,
         "steps": 3,
         "steps.picture": 3,
         "steps.interpolation": 2,

@@ -253,7 +253,7 @@ def test_a_video_goes_on(tiny_emu_video: Any) -> None:
     given = torch.cat([past, torch.ones(16, 1, LATENT, LATENT)], 1)
     predict = animated(tiny_emu_video, "extension", TEXTS, given, (2.0, 7.5))
     theirs = decoded(tiny_emu_video, sampled(video_scheduler(), predict, first))
-    ours = made(tiny_emu_video, "extend", {"x_T": first}, video=video, steps=STEPS)
+    ours = made(tiny_emu_video, "extend", {"x_T": first}, video=video, frames=18, steps=STEPS)
     assert np.array_equal(ours[:18], video)
     assert psnr(ours[18:], theirs) >= LEAST_PSNR
 

@@ -229,7 +229,7 @@ def test_videos_equal_the_modules(tiny: Any) -> None:
     for mode_name, mode in document.modes.items():
         given = {
             name: np.random.default_rng(0).integers(
-                0, 256, (1 if param.frames == 1 else max(8, param.least), 32, 32, 3), np.uint8
+                0, 256, (1 if param.frames == 1 else 16, 32, 32, 3), np.uint8
             )
             for name, param in mode.params.items()
             if isinstance(param, plan.VideoParam)

@@ -106,6 +106,14 @@ def interpolation(facts: EmuFacts, before: Frames, *, seamless: bool) -> Part:
 
 def extension(facts: EmuFacts) -> Part:
     """The last frames of a video of the user's to the latents of those that follow."""
+    params = given_param("the video to go on from", facts, frames=Ref(param="frames"), last=True)
+    params["frames"] = IntParam(
+        description=f"last frames of the video to take; the last {PAST} are gone on from",
+        default=PAST,
+        min=PAST,
+        max=4096,
+    )
+    params |= sampling("")
     values, text = texts(facts)
     encode = Run(graph="encode_past", inputs={"frames": "video"}, outputs={"x": "past"})
     ops = (
@@ -121,9 +129,9 @@ def extension(facts: EmuFacts) -> Part:
     }
     return Part(
         Frames("x_0", PAST),
-        given_param("the video to go on from", facts, least=PAST) | sampling(""),
+        params,
         {"text": THREE},
-        SIZES | latent_sizes(facts.sides),
+        SIZES | latent_sizes(facts.sides) | {"F": Size(param="frames")},
         values,
         (text, Stage(name="extension", ops=ops)),
     )
