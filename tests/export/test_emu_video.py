@@ -354,3 +354,17 @@ def test_a_video_in_place_of_a_picture_is_said(tiny_emu_video: Any) -> None:
 def test_nine_frames_make_no_groups_of_eight(tiny_emu_video: Any) -> None:
     with pytest.raises(InputError, match="frames is 9; expected a multiple of 8"):
         made(tiny_emu_video, "interpolate", {}, video=pictures(9), frames=9)
+
+
+def test_an_animation_is_continued(tiny_emu_video: Any) -> None:
+    """The first frame of a network's clip is its own, so the second clip leaves it out."""
+    cascade = load(tiny_emu_video.folder, backend="ort")
+    values = {"height": SIDE, "width": SIDE, "frames": FRAMES, "steps": 2}
+    image = np.repeat(pictures(1), 2, axis=2)  # twice as wide: cut around the middle
+    clips = [
+        clip.frames
+        for clip in cascade.continued(PROMPT, times=1, mode="animate", image=image, params=values)
+    ]
+    assert [clip.shape for clip in clips] == [(n, SIDE, SIDE, 3) for n in (FRAMES, FRAMES - 1)]
+    alone = cascade(PROMPT, mode="animate", image=image[:, :, 8:24], params=values).frames
+    assert np.array_equal(clips[0], alone)
