@@ -11,9 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from edgereel.levels import alphas_cumprod_scaled_linear, rescale_zero_terminal_snr
 from edgereel_export.modules.emu_glue import FEW, SomeGiven
@@ -22,8 +20,7 @@ from edgereel_export.modules.emu_unet import MOST_FRAMES, is_own
 from .captions import all_captions
 from .data import Data
 from .latent import BETAS, scaled_latents
-from .losses import Component, denoise_loss, frozen, text_states
-from .networks import build, weights_file
+from .losses import Component, denoise_loss, from_image_model, frozen, text_states
 from .world import Scenes, sample_scenes
 
 __all__ = ["emu_interpolation_component", "emu_video_component"]
@@ -76,13 +73,9 @@ def emu_interpolation_component() -> Component:
 def _from_image_model(name: str) -> Any:
     """A network with the image model's weights, of which only conv_in is left to learn.
 
-    At the start every frame is drawn on its own, and what is given is not seen.
+    At the start every frame is drawn on its own.
     """
-    unet: Any = build(name)
-    state = load_file(weights_file("unet"))
-    more = unet.conv_in.in_channels - state["conv_in.weight"].shape[1]
-    state["conv_in.weight"] = F.pad(state["conv_in.weight"], (0, 0, 0, 0, 0, more))
-    unet.load_state_dict(state, strict=False)
+    unet = from_image_model(name)
     for key, parameter in unet.named_parameters():
         parameter.requires_grad_(is_own(key))
     return unet

@@ -10,9 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from edgereel.levels import alphas_cumprod_linear
 from edgereel_export.modules.lavie_glue import CopiedFrames
@@ -21,8 +19,7 @@ from edgereel_export.modules.sd_vae import SDEncoder
 from .captions import all_captions
 from .data import Data
 from .latent import scaled_latents
-from .losses import Component, denoise_loss, frozen, text_states
-from .networks import build, weights_file
+from .losses import Component, denoise_loss, from_image_model, frozen, text_states
 from .world import Scenes, draw, sample_scenes
 
 __all__ = ["base_component", "interpolation_component"]
@@ -139,13 +136,9 @@ def _look_both_ways(attention: Any) -> None:
 def _from_image_model(name: str) -> tuple[Any, list[Any]]:
     """A network with the image model's weights, and those of its blocks that look along frames.
 
-    At the start every frame is drawn on its own, and further input channels are not seen.
+    At the start every frame is drawn on its own.
     """
-    unet: Any = build(name)
-    state = load_file(weights_file("unet"))
-    more = unet.conv_in.in_channels - state["conv_in.weight"].shape[1]
-    state["conv_in.weight"] = F.pad(state["conv_in.weight"], (0, 0, 0, 0, 0, more))
-    unet.load_state_dict(state, strict=False)
+    unet = from_image_model(name)
     blocks: list[Any] = [block for block in unet.modules() if hasattr(block, "attn_temp")]
     for block in blocks:
         nn.init.zeros_(block.attn_temp.to_out[0].weight)

@@ -16,7 +16,7 @@ from edgereel.levels import alphas_cumprod_cosine
 from .data import Data
 from .networks import build, weights_file
 
-__all__ = ["COSINE", "Component", "denoise_loss", "frozen", "text_states"]
+__all__ = ["COSINE", "Component", "denoise_loss", "from_image_model", "frozen", "text_states"]
 
 
 COSINE = torch.from_numpy(alphas_cumprod_cosine()).float()
@@ -27,6 +27,16 @@ def frozen(name: str) -> nn.Module:
     module = build(name)
     module.load_state_dict(load_file(weights_file(name)))
     return module.eval().requires_grad_(False)
+
+
+def from_image_model(name: str) -> Any:
+    """A network that begins with the image model's weights; further input channels are not seen."""
+    network: Any = build(name)
+    state = load_file(weights_file("unet"))
+    more = network.conv_in.in_channels - state["conv_in.weight"].shape[1]
+    state["conv_in.weight"] = F.pad(state["conv_in.weight"], (0, 0, 0, 0, 0, more))
+    network.load_state_dict(state, strict=False)
+    return network
 
 
 def text_states(data: Data, encoder: Any, texts: list[str]) -> Tensor:

@@ -21,7 +21,6 @@ from edgereel.plan import (
     Spacing,
     Stage,
     TensorSpec,
-    TextParam,
     Tokenize,
     VideoParam,
     Weight,
@@ -30,7 +29,18 @@ from edgereel_export.modules.emu_glue import FEW, PAST
 from edgereel_export.modules.emu_unet import MOST_FRAMES
 
 from .parts import Frames, Part, Values, chunk_param, decoded_by
-from .sd_plan import SEED, SIZES, Facts, f32, frames_each, latent_sizes, size_params, u8
+from .sd_plan import (
+    SIZES,
+    Facts,
+    f32,
+    frames_each,
+    latent_sizes,
+    prompts,
+    sampling_params,
+    size_params,
+    trim_params,
+    u8,
+)
 
 __all__ = [
     "FPS",
@@ -79,14 +89,6 @@ class EmuFacts(NamedTuple):
         return Facts(0, 0, self.size, self.factor, self.multiple, *self.image)
 
 
-def prompt_params() -> dict[str, Param]:
-    return {
-        "prompt": TextParam(description="what the video shows"),
-        "negative_prompt": TextParam(description="what it should not show", default=""),
-        "seed": SEED,
-    }
-
-
 def texts(facts: EmuFacts, stage: str = "", *, index: bool = True) -> tuple[Values, Stage]:
     """The states of the texts `text.<stage>` by every text encoder, perhaps the rows' indices."""
     of = f".{stage}" if stage else ""
@@ -111,39 +113,20 @@ def texts(facts: EmuFacts, stage: str = "", *, index: bool = True) -> tuple[Valu
 def sampling(stage: str, *, image: bool = True) -> dict[str, Param]:
     """Steps, sampler and guidance; those of a named stage end in its name."""
     end, of = (f".{stage}", f" of {stage}") if stage else ("", "")
-
-    def guidance(description: str, default: float, alias: str) -> FloatParam:
-        return FloatParam(
-            description=description,
-            default=default,
+    params = sampling_params(_STEPS, _GUIDANCE, stage)
+    params[f"sampler{end}"] = ChoiceParam(
+        description=f"sampler{of}; dpmpp_2m needs fewer steps",
+        choices=("ddim", "dpmpp_2m"),
+        default="ddim",
+        aliases=() if stage else ("scheduler",),
+    )
+    if image:
+        params[f"image_guidance{end}"] = FloatParam(
+            description=f"how closely the result{of} keeps to what it is given",
+            default=_IMAGE_GUIDANCE,
             min=0.0,
             max=50.0,
-            aliases=() if stage else (alias,),
-        )
-
-    params: dict[str, Param] = {
-        f"steps{end}": IntParam(
-            description=f"steps of the sampler{of}",
-            default=_STEPS,
-            min=1,
-            max=1000,
-            aliases=() if stage else ("num_inference_steps",),
-        ),
-        f"sampler{end}": ChoiceParam(
-            description=f"sampler{of}; dpmpp_2m needs fewer steps",
-            choices=("ddim", "dpmpp_2m"),
-            default="ddim",
-            aliases=() if stage else ("scheduler",),
-        ),
-        f"guidance{end}": guidance(
-            f"how strongly the result{of} follows the prompt", _GUIDANCE, "guidance_scale"
-        ),
-    }
-    if image:
-        params[f"image_guidance{end}"] = guidance(
-            f"how closely the result{of} keeps to what it is given",
-            _IMAGE_GUIDANCE,
-            "image_guidance_scale",
+            aliases=() if stage else ("image_guidance_scale",),
         )
     return params
 
@@ -196,7 +179,7 @@ def picture(facts: EmuFacts, first: bool) -> Part:
     stage = "picture" if first else ""
     of = f".{stage}" if stage else ""
     values, text = texts(facts, stage, index=False)
-    params = prompt_params() | sampling(stage, image=False) | size_params(facts.sides)
+    params = prompts()["params"] | sampling(stage, image=False) | size_params(facts.sides)
     loop = Stage(
         name="picture",
         ops=(
@@ -225,7 +208,7 @@ def given_picture(facts: EmuFacts) -> Part:
     encode = Run(graph="encode", inputs={"frames": "image"}, outputs={"x": "first"})
     return Part(
         Frames("first", 1),
-        prompt_params() | {"image": image} | size_params(facts.sides),
+        prompts()["params"] | {"image": image} | size_params(facts.sides),
         {},
         SIZES | latent_sizes(facts.sides),
         {"image": u8(1, "H", "W", 3), "first": latents(facts, 1)},
@@ -245,13 +228,9 @@ def given_param(description: str, facts: EmuFacts, **more: Any) -> dict[str, Par
         **more,
     )
     return {
-        **prompt_params(),
+        **prompts()["params"],
         "video": video,
-        "start": FloatParam(description="where to begin, in seconds", default=0.0, min=0.0),
-        "end": FloatParam(description="where to end; 0 is the end", default=0.0, min=0.0),
-        "sample_fps": FloatParam(
-            description="frames per second to take; 0 takes all", default=FPS, min=0.0, max=240.0
-        ),
+        **trim_params(FPS),
         **size_params(facts.sides),
         **chunk_param(),
     }

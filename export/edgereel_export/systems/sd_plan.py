@@ -46,6 +46,7 @@ __all__ = [
     "size_params",
     "text_stage",
     "text_values",
+    "trim_params",
     "u8",
 ]
 
@@ -148,11 +149,7 @@ def given_video(description: str, facts: Facts, count: int = 0, **more: Any) -> 
             multiple=facts.multiple,
             **more,
         ),
-        "start": FloatParam(description="where to begin, in seconds", default=0.0, min=0.0),
-        "end": FloatParam(description="where to end; 0 is the end", default=0.0, min=0.0),
-        "sample_fps": FloatParam(
-            description="frames per second to take; 0 takes all", default=0.0, min=0.0, max=240.0
-        ),
+        **trim_params(),
         "frames": IntParam(
             description="frames to take; 0 takes all",
             default=count,
@@ -162,6 +159,17 @@ def given_video(description: str, facts: Facts, count: int = 0, **more: Any) -> 
         ),
     }
     return params | resolution_param(facts)
+
+
+def trim_params(fps: float = 0.0) -> dict[str, Param]:
+    """Which part of a given video is taken, and at how many frames per second by default."""
+    return {
+        "start": FloatParam(description="where to begin, in seconds", default=0.0, min=0.0),
+        "end": FloatParam(description="where to end; 0 is the end", default=0.0, min=0.0),
+        "sample_fps": FloatParam(
+            description="frames per second to take; 0 takes all", default=fps, min=0.0, max=240.0
+        ),
+    }
 
 
 def resolution_param(facts: Facts) -> dict[str, Param]:
