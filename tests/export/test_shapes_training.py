@@ -76,3 +76,29 @@ def test_a_trained_folder_is_read_as_lavies(
     written = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
     assert written < 40e6
     assert (tmp_path / UPSCALER / "low_res_scheduler").is_dir()
+
+
+def test_one_frame_of_some_clips_is_a_hint() -> None:
+    """Three clips in four of the first phase; the hint has little noise, the others much."""
+    t, levels = lavie._clip_levels(Data(0), torch.full((800,), 10), lavie._PHASES[0])
+    hint = levels != t[:, None]
+    assert set(hint.sum(1).tolist()) == {0, 1}
+    assert hint.any(1).float().mean() == pytest.approx(0.75, abs=0.05)
+    assert levels[hint].max() < 300 and t[hint.any(1)].min() >= 500
+    others = t[~hint.any(1)]
+    settled = (others >= 250) & (others < 800)
+    assert settled.float().mean() == pytest.approx(2 / 3, abs=0.1)
+    assert hint.sum(0).min() > 0  # any frame may be one
+
+
+def test_heads_begin_with_looking_back_and_ahead() -> None:
+    """Scores of the frame after against those of the frame before, averaged over attentions."""
+    component = networks.build("lavie_base")
+    ways = []
+    for module in component.modules():
+        if hasattr(module, "attn_temp"):
+            lavie._look_both_ways(module.attn_temp)
+            bias = module.attn_temp.time_rel_pos_bias(9)  # [heads, 9, 9], query frames first
+            ways.append(torch.stack([bias[:, 4, 5:].mean(1) - bias[:, 4, :4].mean(1)]))
+    back, ahead = torch.cat(ways).mean(0)
+    assert back < -2 and ahead > 2
