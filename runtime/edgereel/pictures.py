@@ -35,12 +35,12 @@ class Wanted:
     end: float | None = None
     fps: float | None = None
     frames: int | None = None
-    last: bool = False  # the last frames, not the first
-    still: bool = False  # a picture, not a video
     longest: int | None = None  # pixels of the longer side
     multiple: int = 1  # height and width are multiples of it, if scaled to `longest`
-    cover: Size | None = None  # height and width to cover and to be cut to, around the middle
     filter: str | None = None  # "canny"
+    last: bool = False  # the last frames, not the first
+    still: bool = False  # a picture, not a video
+    cover: Size | None = None  # height and width to cover and to be cut to, around the middle
 
 
 def read(name: str, source: str | NDArray[Any], wanted: Wanted) -> Frames:

@@ -56,7 +56,7 @@ def base_component() -> Component:
     """The base network: v-prediction, a tenth of the captions empty, clips and single pictures.
 
     Its attention over frames is told distances only, and the text matters where a frame is hardly
-    seen, so which way a motion goes was not learned from noisy clips (of 25,000). It was from clips
+    seen, so which way a motion goes was not learned from noisy clips (19,000). It was from clips
     of which one frame is a hint, with little noise: the others follow from it and the text.
     """
     unet, blocks = _from_image_model("lavie_base")
