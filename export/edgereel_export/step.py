@@ -81,7 +81,7 @@ class DenoiseStep(nn.Module):
         groups = weights.shape[0]
         rows = x.unsqueeze(0).expand(groups, *x.shape).flatten(0, 1)
         out: Tensor = self.network(rows, t.expand(rows.shape[0]), *conditions)
-        out = out.float().reshape(groups, -1, *out.shape[1:])
+        out = out.float().reshape(groups, x.shape[0], *out.shape[1:])
         return (weights.view(-1, *[1] * x.ndim) * out).sum(0)
 
 

@@ -32,7 +32,7 @@ _EXACT = _FAR[0]
 def by_row(x: Tensor, rows: int) -> Tensor:
     """Images [G*F, C, h, w] as [G, C, F, h*w], the layout of what looks along the frames."""
     x = x.flatten(2)
-    return x.reshape(rows, -1, *x.shape[1:]).transpose(1, 2)
+    return x.reshape(rows, x.shape[0] // rows, *x.shape[1:]).transpose(1, 2)
 
 
 def by_image(x: Tensor, like: Tensor) -> Tensor:

@@ -195,7 +195,8 @@ class Transformer(nn.Module):
     def forward(self, x: Tensor, states: Tensor) -> Tensor:
         """x [G*N, C, h, w], states [G, L, D] -> as x."""
         h = self.proj_in(self.norm(x)).flatten(2).transpose(1, 2)  # [G*N, S, C]
-        h = h.reshape(states.shape[0], -1, *h.shape[1:])
+        rows = states.shape[0]
+        h = h.reshape(rows, h.shape[0] // rows, *h.shape[1:])
         for block in self.transformer_blocks:
             h = block(h, states)
         out: Tensor = self.proj_out(h.transpose(2, 3).reshape(x.shape))
