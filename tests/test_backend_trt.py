@@ -21,6 +21,7 @@ from msgspec import structs
 from edgereel import builds, cli_verify, plan
 from edgereel.backends import cuda, trt, trt_library
 from edgereel.errors import BackendUnavailable, BuildMismatch, EngineError
+from edgereel.files import sha256
 
 GPU = trt_library.Device("Fake GPU", "8.9")
 
@@ -171,9 +172,7 @@ def cascade(
         x = np.ones((1, 2), np.float32)
         np.savez(folder / f"{name}.npz", **{"in.x": x, "out.y": 2 * x * np.float32(1 + OFF)})
     files = {
-        str(path.relative_to(folder)): builds.sha256(path)
-        for path in folder.rglob("*")
-        if path.is_file()
+        str(path.relative_to(folder)): sha256(path) for path in folder.rglob("*") if path.is_file()
     }
     mode = {
         "params": {"prompt": {"type": "text"}, "seed": {"type": "int", "default": 0}},

@@ -5,6 +5,7 @@
     build.py text2video-zero --checkpoint DIR
                                              any Stable Diffusion 1.x in diffusers' layout
     build.py lavie --checkpoint DIR          LaVie as it was published
+    build.py emu-video --checkpoint DIR      your own layers over frames, as Emu Video has them
     build.py compile engines/NAME            TensorRT engines for a folder that is there already
 
 Exit codes: 0 done; 1 something failed; 2 the command or a checkpoint is wrong; 130 interrupted.
@@ -51,7 +52,11 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("system", metavar="SYSTEM", help="make-a-video, text2video-zero, lavie, shapes, or compile")
+    add(
+        "system",
+        metavar="SYSTEM",
+        help="make-a-video, text2video-zero, lavie, emu-video, shapes, or compile",
+    )
     add("folder", nargs="?", type=Path, help="the cascade folder, for compile")
     add("--checkpoint", type=Path, metavar="DIR", help="top folder of the trained stages")
     add("--size", help="a checkpoint that comes with Edgereel, instead of --checkpoint")
@@ -145,7 +150,8 @@ def _export(options: argparse.Namespace) -> Path:
     name, size = _SHORT.get(options.system, (options.system, options.size))
     module = system(name)
     checkpoint = _checkpoint(options.checkpoint, size, module.CHECKPOINTS)
-    label = options.system if options.system in _SHORT else f"{name}-{size or checkpoint.name}"
+    given = checkpoint.stem if checkpoint.is_file() else checkpoint.name
+    label = options.system if options.system in _SHORT else f"{name}-{size or given}"
     out: Path = options.out or Path("engines") / label
     _make_folder(out.parent)
     check_out(out)  # before a long load

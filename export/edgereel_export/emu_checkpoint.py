@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 from transformers import T5Config, T5EncoderModel
@@ -32,11 +32,11 @@ from edgereel_export.modules.emu_config import EmuConfig, from_json
 from edgereel_export.modules.emu_unet import EmuUNet, is_own
 from edgereel_export.modules.sd_vae import SDVAE
 
-__all__ = ["NETWORKS", "Encoded", "Network", "Parts", "networks", "read"]
+__all__ = ["LENGTH", "NETWORKS", "Encoded", "Network", "Parts", "networks", "read", "t5_encoder"]
 
 Network = Literal["image", "video", "interpolation", "extension"]
 NETWORKS: tuple[Network, ...] = ("video", "interpolation", "extension")
-_LENGTH = 77  # tokens of a text for T5, which the paper does not say
+LENGTH = 77  # tokens of a text for T5, which the paper does not say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,15 +123,7 @@ def _t5(checkpoint: Path) -> Encoded:
     """T5's encoder, whose tokenizer ends a text with a token of its own."""
     place = checkpoint / "text_encoder_2"
     config, weights = diffusers_folder.component(checkpoint, "text_encoder_2")
-    try:
-        sizes = T5Config(**{key: value for key, value in config.items() if key[0] != "_"})
-        model = T5EncoderModel(sizes)
-    except Exception as error:  # transformers raises many kinds for impossible sizes
-        raise InputError(
-            f"checkpoint: {place} does not describe a T5 encoder "
-            f"({' '.join(str(error).split()):.200}); expected the sizes of its weights. Copy the "
-            f"checkpoint again."
-        ) from None
+    model = t5_encoder(config, place)
     shared = weights.get("shared.weight", weights.get("encoder.embed_tokens.weight"))
     if shared is not None:  # one table under two names, of which files have either
         weights |= {"shared.weight": shared, "encoder.embed_tokens.weight": shared}
@@ -143,6 +135,23 @@ def _t5(checkpoint: Path) -> Encoded:
             f"checkpoint: {path} is missing; expected T5's tokenizer, as `tokenizers` saves it. "
             f"Write it with transformers.AutoTokenizer.from_pretrained(MODEL).save_pretrained."
         )
-    pad_id = 0 if sizes.pad_token_id is None else int(sizes.pad_token_id)
-    text = path.read_text("utf-8")
-    return Encoded(model=model, tokens=Tokens(text, _LENGTH, pad_id), width=int(sizes.d_model))
+    pad_id = model.config.pad_token_id or 0
+    tokens = Tokens(path.read_text("utf-8"), LENGTH, pad_id)
+    return Encoded(model=model, tokens=tokens, width=int(model.config.d_model))
+
+
+def t5_encoder(config: Mapping[str, Any], place: Path) -> T5EncoderModel:
+    """T5's encoder of a config.json that was read from `place`, without weights.
+
+    Raises:
+        InputError: no such model can be made.
+    """
+    try:
+        sizes = T5Config(**{key: value for key, value in config.items() if key[0] != "_"})
+        return T5EncoderModel(sizes)
+    except Exception as error:  # transformers raises many kinds for impossible sizes
+        raise InputError(
+            f"checkpoint: {place} does not describe a T5 encoder "
+            f"({' '.join(str(error).split()):.200}); expected the sizes of its weights. Copy the "
+            f"checkpoint again."
+        ) from None

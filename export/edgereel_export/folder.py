@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -12,7 +11,7 @@ import numpy as np
 
 from edgereel import plan
 from edgereel.errors import OutputError
-from edgereel.files import all_or_nothing, check_place
+from edgereel.files import all_or_nothing, check_place, sha256
 
 from .graph import export, fitting
 from .shared_weights import SharedWeights
@@ -117,7 +116,4 @@ def _link(source: str, target: str) -> str:
 def _hashes(folder: Path) -> dict[str, str]:
     """sha256 of every file below `folder`, by relative path."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in files
-    }
+    return {path.relative_to(folder).as_posix(): sha256(path) for path in files}

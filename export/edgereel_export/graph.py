@@ -19,6 +19,7 @@ from torch.export import Dim
 from edgereel.errors import EngineError, InputError
 from edgereel.plan import DType, GraphSpec, TensorSpec
 
+from . import drawn_weights
 from .activations import activations
 from .group_norm import as_function, exact_group_norm
 from .shared_weights import SharedWeights
@@ -50,6 +51,9 @@ def export(
 ) -> GraphSpec:
     """The plan's entry for `graph`, written as graphs/<name>.onnx with golden/<name>.npz.
 
+    A graph with drawn weights gets no reference vectors and is not checked: it need not fit into
+    memory.
+
     Args:
         graph: what to export.
         name: file stem.
@@ -61,7 +65,8 @@ def export(
         EngineError: ONNX Runtime's outputs differ from PyTorch's by more than TOLERANCE.
     """
     module = graph.module.eval()
-    inputs = tuple(graph.inputs.values())
+    drawn = drawn_weights.has_drawn_weights(module)
+    inputs = tuple(x.to("meta") if drawn else x for x in graph.inputs.values())
     with torch.no_grad(), fitting(f"graph {name!r}"), exact_group_norm():
         out = module(*inputs)
     outputs = dict(zip(graph.outputs, out if isinstance(out, tuple) else (out,), strict=True))
@@ -77,21 +82,25 @@ def export(
             output_names=list(graph.outputs),
             dynamic_shapes=_dynamic(graph),
             verbose=False,
+            optimize=not drawn,  # which reads weights
         )
         assert program is not None
+        if drawn:
+            drawn_weights.put_into(program.model, module)
+            program.optimize()
         as_function(program.model)
         program.save(path, external_data=True)
     files = (weights or SharedWeights()).share(path)
-    golden = folder / "golden" / f"{name}.npz"
-    _write_golden(golden, graph.inputs, outputs)
-    _check(path, name, graph.inputs, outputs)
+    if not drawn:
+        _write_golden(folder / "golden" / f"{name}.npz", graph.inputs, outputs)
+        _check(path, name, graph.inputs, outputs)
     specs = _specs(graph, graph.inputs)
     return GraphSpec(
         file=f"graphs/{name}.onnx",
         inputs=specs,
         outputs=_specs(graph, outputs),
         weights=tuple(f"graphs/{file}" for file in files),
-        golden=f"golden/{name}.npz",
+        golden=None if drawn else f"golden/{name}.npz",
         precision=graph.precision,
         activations=activations(path, specs, _example(graph)),
     )

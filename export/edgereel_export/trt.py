@@ -22,7 +22,7 @@ import msgspec
 from edgereel import builds
 from edgereel.backends.trt_library import LIBRARIES, Library, device, library
 from edgereel.errors import BackendUnavailable, BuildMismatch, InputError
-from edgereel.files import all_or_nothing
+from edgereel.files import all_or_nothing, sha256
 from edgereel.plan import Denoise, Plan, Run, load, ops
 from edgereel_export import trt_child
 from edgereel_export.trt_engine import Job
@@ -288,7 +288,7 @@ def _compiled(
     made = trt_child.run(job, watch.tell)
     return builds.Engine(
         file=path.name,
-        sha256=builds.sha256(path),
+        sha256=sha256(path),
         bytes=path.stat().st_size,
         source=task.source,
         precision=task.precision,

@@ -36,7 +36,6 @@ __all__ = [
     "find",
     "read",
     "rebuild",
-    "sha256",
 ]
 
 FORMAT = 1
@@ -137,15 +136,6 @@ class Build:
         """The key of one engine; equal keys are interchangeable engines."""
         e = self.record.graphs[graph]
         return engine_key(about(self.record), e.source, e.precision, e.profiles)
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def rebuild(build: Path) -> str:

@@ -1,5 +1,6 @@
 """Files and folders written whole or not at all: a temporary name until the end."""
 
+import hashlib
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from pathlib import Path
 
 from edgereel.errors import OutputError
 
-__all__ = ["all_or_nothing", "cannot_write", "check_place", "put", "remove", "temporary"]
+__all__ = ["all_or_nothing", "cannot_write", "check_place", "put", "remove", "sha256", "temporary"]
 
 
 def check_place(target: Path) -> None:
@@ -101,3 +102,12 @@ def _swap(temp: Path, target: Path) -> None:
         old.replace(target)
         raise
     remove(old)
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

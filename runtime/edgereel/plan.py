@@ -6,7 +6,6 @@ plan_format.py and part of this module's face; the rules between them are in pla
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -17,6 +16,7 @@ import msgspec
 
 from edgereel import plan_check, plan_format
 from edgereel.errors import PlanError
+from edgereel.files import sha256
 from edgereel.plan_format import *  # noqa: F403
 from edgereel.plan_format import (
     FORMAT,
@@ -78,13 +78,10 @@ class Plan(Document, frozen=True, kw_only=True, dict=True):
         path = _inside(self.folder, rel)
         if rel in checked:
             return path
-        digest = hashlib.sha256()
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-        if digest.hexdigest() != self.files[rel]:
+        digest = sha256(path)
+        if digest != self.files[rel]:
             raise PlanError(
-                f"files.{rel}: the file has sha256 {digest.hexdigest()[:16]}..., expected "
+                f"files.{rel}: the file has sha256 {digest[:16]}..., expected "
                 f"{self.files[rel][:16]}...; it was changed or damaged. Export the cascade again, "
                 f"or copy its whole folder again."
             )

@@ -5,6 +5,7 @@ Alone: pytest tests/export/test_emu_modules.py
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -17,14 +18,15 @@ diffusers = pytest.importorskip("diffusers")
 from edgereel import schedule  # noqa: E402
 from edgereel.errors import InputError  # noqa: E402
 from edgereel_export.modules import emu_glue as glue  # noqa: E402
-from edgereel_export.modules.emu_config import PUBLISHED, EmuConfig, from_json, to_json  # noqa: E402
+from edgereel_export.modules.emu_config import EmuConfig, from_json, to_json  # noqa: E402
 from edgereel_export.modules.emu_unet import MOST_FRAMES, EmuUNet, is_spatial  # noqa: E402
 from edgereel_export.step import DenoiseStep, StepConfig  # noqa: E402
-from edgereel_export.systems import emu_video_tiny  # noqa: E402
+from edgereel_export.systems import emu_video, emu_video_tiny  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
 CONFIG = replace(emu_video_tiny.CONFIG, layers=(1, 2), attention=(False, True))
+PUBLISHED = from_json(json.loads(emu_video.CHECKPOINTS["published"].read_text())["unet"])
 ONE_TEXT = replace(CONFIG, cross_attention_dims=(16,))
 LENGTHS = (5, 7)
 

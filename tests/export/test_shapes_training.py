@@ -80,7 +80,7 @@ def test_a_trained_folder_is_read_as_lavies(
 
 def test_one_frame_of_some_clips_is_a_hint() -> None:
     """Three clips in four of the first phase; the hint has little noise, the others much."""
-    t, levels = lavie._clip_levels(Data(0), torch.full((800,), 10), lavie._PHASES[0])
+    t, levels = lavie._clip_levels(Data(0), torch.full((800,), 10), lavie._PHASES[0], 0.0)
     hint = levels != t[:, None]
     assert set(hint.sum(1).tolist()) == {0, 1}
     assert hint.any(1).float().mean() == pytest.approx(0.75, abs=0.05)
@@ -89,6 +89,8 @@ def test_one_frame_of_some_clips_is_a_hint() -> None:
     settled = (others >= 250) & (others < 800)
     assert settled.float().mean() == pytest.approx(2 / 3, abs=0.1)
     assert hint.sum(0).min() > 0  # any frame may be one
+    t, levels = lavie._clip_levels(Data(0), torch.full((800,), 10), lavie._PHASES[1], 1.0)
+    assert set(t[(levels == t[:, None]).all(1)].tolist()) == {10}  # at the end, as they were drawn
 
 
 def test_heads_begin_with_looking_back_and_ahead() -> None:

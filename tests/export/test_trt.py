@@ -19,6 +19,7 @@ torch = pytest.importorskip("torch")
 trt_library = pytest.importorskip("edgereel.backends.trt_library")
 
 from edgereel import builds, errors, plan  # noqa: E402
+from edgereel.files import sha256  # noqa: E402
 from edgereel_export import trt, trt_profiles, trt_report  # noqa: E402
 
 pytestmark = [pytest.mark.trt, pytest.mark.torch, pytest.mark.usefixtures("engine_builder")]
@@ -161,7 +162,7 @@ def write_plan(folder: Path) -> None:
     text = {"param": "prompt"}, {"param": "negative_prompt"}
     document = {
         "format": 1, "name": "small", "system": "test",
-        "files": {n: builds.sha256(folder / n) for n in [*used, "tokenizer.json", "cosine.npy"]},
+        "files": {n: sha256(folder / n) for n in [*used, "tokenizer.json", "cosine.npy"]},
         "graphs": graphs,
         "schedules": {"cosine": {"file": "cosine.npy"}},
         "tokenizers": {"bpe": {"file": "tokenizer.json", "length": 5, "pad_id": 0}},

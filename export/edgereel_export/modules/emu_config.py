@@ -17,7 +17,7 @@ from edgereel.errors import InputError
 
 from .sd_config import BLOCKS, check_fixed
 
-__all__ = ["PUBLISHED", "EmuConfig", "from_json", "to_json"]
+__all__ = ["EmuConfig", "from_json", "to_json"]
 
 _WHAT = "the UNet's config.json"
 _WITH, _WITHOUT = "CrossAttnDownBlock2D", "DownBlock2D"
@@ -48,16 +48,6 @@ class EmuConfig:
     cross_attention_dims: tuple[int, ...]
     norm_num_groups: int = 32
     sample_size: int = 64
-
-
-PUBLISHED = EmuConfig(  # the paper's appendix
-    latent_channels=8,
-    block_out_channels=(384, 768, 1536, 1536),
-    layers=(3, 4, 4, 4),
-    attention=(True, True, True, False),
-    heads=(6, 12, 24, 24),
-    cross_attention_dims=(768, 2048),
-)
 
 
 class _UNet(msgspec.Struct, frozen=True, kw_only=True):

@@ -38,7 +38,8 @@ _HINT = 300  # most noise, as a timestep, of the frame that is a hint
 class _Phase(NamedTuple):
     """Pixels of a side, clips of a step, share of steps on clips, of clips with a hint.
 
-    Two clips in three have a timestep of `settled`, where their motion is.
+    At first two clips in three have a timestep of `settled`, where their motion is; none at the
+    end, when details are left to learn.
     """
 
     pixels: int
@@ -49,7 +50,7 @@ class _Phase(NamedTuple):
 
 
 # Small pictures first: the same number of operations shows three times as many clips.
-_PHASES = _Phase(32, 16, 1.0, 0.75, (250, 800)), _Phase(_PIXELS, 8, 0.88, 0.25, (350, 880))
+_PHASES = _Phase(32, 16, 1.0, 0.75, (250, 800)), _Phase(_PIXELS, 8, 0.8, 0.25, (350, 880))
 
 
 def base_component() -> Component:
@@ -78,10 +79,11 @@ def base_component() -> Component:
         states = text_states(data, text, told)
         for block in blocks:
             block.temporal = moving
-        t = (data.uniform(len(rows)) ** 0.6 * 1000).long().clamp(max=999)
-        levels = t[:, None].repeat(1, x0.shape[1])
+        power = 0.6 + 0.4 * progress
+        t = (data.uniform(len(rows)) ** power * 1000).long().clamp(max=999)
+        levels = t[:, None]
         if moving:
-            t, levels = _clip_levels(data, t, phase)
+            t, levels = _clip_levels(data, t, phase, progress)
         alphas = _ALPHAS[levels].view(*levels.shape, 1, 1, 1)
         noise = torch.randn_like(x0)
         x = alphas.sqrt() * x0 + (1 - alphas).sqrt() * noise
@@ -94,12 +96,12 @@ def base_component() -> Component:
     return Component(nn.ModuleDict({"lavie_base": unet}), loss, rate=1e-3)
 
 
-def _clip_levels(data: Data, t: Tensor, phase: _Phase) -> tuple[Tensor, Tensor]:
+def _clip_levels(data: Data, t: Tensor, phase: _Phase, progress: float) -> tuple[Tensor, Tensor]:
     """Timesteps of clips i64 [B], drawn anew for most, and of their frames i64 [B, F]."""
     count = len(t)
     low, high = phase.settled
     settled = low + (data.uniform(count) * (high - low)).long()
-    t = torch.where(data.uniform(count) < 2 / 3, settled, t)
+    t = torch.where(data.uniform(count) < 2 / 3 * (1 - progress), settled, t)
     hinted = data.uniform(count) < phase.hinted
     t = torch.where(hinted, 500 + data.integers(500, count), t)
     levels = t[:, None].repeat(1, _FRAMES)

@@ -43,7 +43,7 @@ STEPS = {  # optimiser steps of a component; the second entry of a pair is on cl
     "super_res_high": (3900,),
     "vae": (1200,),
     "unet": (4000,),
-    "lavie_base": (1000, 1800),  # small pictures, then larger ones
+    "lavie_base": (1000, 7800),  # small pictures, then larger ones
     "lavie_interpolation": (900,),
     "upscaler_vae": (500,),
     "lavie_vsr": (1400,),

@@ -20,6 +20,7 @@ from edgereel.errors import InputError
 from edgereel.plan import Mode
 from edgereel_export.diffusers_folder import Tokens
 from edgereel_export.emu_checkpoint import Network, Parts, networks, read
+from edgereel_export.emu_sizes import make, read_sizes
 from edgereel_export.graph import Graph
 from edgereel_export.modules import emu_glue as glue
 from edgereel_export.step import StepConfig, step_graph
@@ -32,7 +33,9 @@ from .sd_graphs import EXAMPLE, IMAGE, PICTURE, decode_graph, text_graph
 
 __all__ = ["CHECKPOINTS", "EmuVideo", "load", "tiny"]
 
-CHECKPOINTS: dict[str, Path] = {}  # --size NAME: none comes with Edgereel yet
+CHECKPOINTS = {  # --size NAME: what comes with Edgereel
+    "published": Path(__file__).with_name("emu_video_published.json"),
+}
 _GROUPS = 2  # of interpolated frames, in example inputs
 
 
@@ -170,22 +173,24 @@ class EmuVideo:
 
 
 def load(checkpoint: Path, extras: Extras = NO_EXTRAS) -> EmuVideo:
-    """The networks of a checkpoint folder that the wanted modes need.
+    """The networks that the wanted modes need, of a checkpoint folder or of a file of sizes.
 
     Raises:
         InputError: a part is missing, damaged, or does not fit the others.
     """
     extras.refuse("emu-video")
-    there = networks(checkpoint)
+    sizes = checkpoint.is_file()
+    there = read_sizes(checkpoint).networks if sizes else networks(checkpoint)
     wanted: set[Network] = set().union(*(needs(mode) for mode in extras.modes))
     missing = sorted(wanted - {"image", *there})
     if missing:
         raise InputError(
-            f"checkpoint: {checkpoint} has no folder {missing[0]}, which the mode "
+            f"checkpoint: {checkpoint} has no {missing[0]}, which the mode "
             f"{next(mode for mode in extras.modes if missing[0] in needs(mode))} needs; expected "
-            f"one with the layers over frames. Choose other modes, or add it."
+            f"a network over frames of that name. Choose other modes, or add it."
         )
-    return EmuVideo(parts=read(checkpoint, (wanted - {"image"}) if extras.modes else there))
+    chosen = [name for name in there if name in wanted or not extras.modes]
+    return EmuVideo(parts=make(checkpoint, chosen) if sizes else read(checkpoint, chosen))
 
 
 def tiny(folder: Path) -> EmuVideo:
