@@ -13,7 +13,7 @@ Diffusion 2, which has the same layout and a `low_res_scheduler`, everything but
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -40,10 +40,12 @@ __all__ = [
     "clip_text_model",
     "component",
     "controlnet",
+    "described",
     "scheduler",
     "tokenizer",
 ]
 
+Made = TypeVar("Made")
 Kind = Literal["text-to-image", "instruct-pix2pix"]
 _PARTS = {  # folder: start of the class that model_index.json gives for it
     "unet": "UNet2DConditionModel",
@@ -155,16 +157,28 @@ def clip_text_model(config: Mapping[str, Any], place: Path) -> nn.Module:
     Raises:
         InputError: no such model can be made.
     """
+    model: nn.Module = described(
+        lambda known: CLIPTextModel(CLIPTextConfig(**known)), config, place, "a CLIP text model"
+    )
+    return model
+
+
+def described(
+    make: Callable[[dict[str, Any]], Made], config: Mapping[str, Any], place: Path, what: str
+) -> Made:
+    """What `make` makes of a config.json that was read from `place`.
+
+    Raises:
+        InputError: it cannot; `what` says what was expected.
+    """
     known = {key: value for key, value in config.items() if not key.startswith("_")}
     try:
-        model: nn.Module = CLIPTextModel(CLIPTextConfig(**known))
+        return make(known)
     except Exception as error:  # transformers raises many kinds for impossible sizes
         raise InputError(
-            f"checkpoint: {place} does not describe a CLIP text model "
-            f"({' '.join(str(error).split()):.200}); expected the sizes of its weights. Copy the "
-            f"checkpoint again."
+            f"checkpoint: {place} does not describe {what} ({' '.join(str(error).split()):.200}); "
+            f"expected the sizes of its weights. Copy the checkpoint again."
         ) from None
-    return model
 
 
 @dataclass(frozen=True)

@@ -146,12 +146,6 @@ def t5_encoder(config: Mapping[str, Any], place: Path) -> T5EncoderModel:
     Raises:
         InputError: no such model can be made.
     """
-    try:
-        sizes = T5Config(**{key: value for key, value in config.items() if key[0] != "_"})
-        return T5EncoderModel(sizes)
-    except Exception as error:  # transformers raises many kinds for impossible sizes
-        raise InputError(
-            f"checkpoint: {place} does not describe a T5 encoder "
-            f"({' '.join(str(error).split()):.200}); expected the sizes of its weights. Copy the "
-            f"checkpoint again."
-        ) from None
+    return diffusers_folder.described(
+        lambda known: T5EncoderModel(T5Config(**known)), config, place, "a T5 encoder"
+    )

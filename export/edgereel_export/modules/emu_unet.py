@@ -142,7 +142,7 @@ class EmuUNet(nn.Module):
 
     def __init__(self, config: EmuConfig, *, temporal: bool = True) -> None:
         super().__init__()
-        self.config, self.temporal = config, temporal
+        self.config = config
         make = _Maker(config, temporal=temporal)
         channels, latents = config.block_out_channels, config.latent_channels
         inside = 2 * latents + 1 if temporal else latents
