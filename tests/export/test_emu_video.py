@@ -291,7 +291,7 @@ def test_a_mode_needs_its_folder(tiny_emu_video: Any, tmp_path: Path) -> None:
     shutil.rmtree(checkpoint / "extension")
     shutil.rmtree(checkpoint / "interpolation")
     assert set(emu_video.load(checkpoint).modes()) == {"video", "image", "animate"}
-    with pytest.raises(InputError, match="no folder extension, which the mode extend needs"):
+    with pytest.raises(InputError, match="has no extension, which the mode extend needs"):
         emu_video.load(checkpoint, Extras(modes=("extend",)))
     found = emu_video.load(checkpoint, Extras(modes=("image",)))
     assert set(found.modes()) == {"image"} and set(found.schedules()) == {"image"}

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -24,6 +25,8 @@ from safetensors.torch import save_file  # noqa: E402
 from edgereel import load, plan  # noqa: E402
 from edgereel.errors import InputError  # noqa: E402
 from edgereel.tokenizer import Tokenizer  # noqa: E402
+from edgereel_export.graph import TOLERANCE  # noqa: E402
+from edgereel_export.group_norm import exact_group_norm  # noqa: E402
 from edgereel_export.systems import lavie  # noqa: E402
 from edgereel_export.systems.extras import Extras  # noqa: E402
 
@@ -378,3 +381,29 @@ def test_only_what_the_modes_need_is_loaded(tiny_lavie: Any, tmp_path: Path) -> 
         lavie.load(folder, Extras(modes=("upscaled",)))
     with pytest.raises(InputError, match=r"--controlnet has no meaning with lavie"):
         lavie.load(folder, Extras(controlnets={"canny": folder}))
+
+
+@pytest.mark.parametrize("name", ["unet", "interpolation", "upscaling"])
+@torch.no_grad()
+def test_one_graph_serves_all_rows_frames_and_sizes(tiny_lavie: Any, name: str) -> None:
+    """All free axes at once, at sizes that the graph was not traced at."""
+    graph, seen = tiny_lavie.cascade.graphs()[name], 0
+    path = tiny_lavie.folder / plan.load(tiny_lavie.folder).graphs[name].file
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    odd = [(2, 2, 5, 7), (1, 3, 9, 6)] if name == "upscaling" else []
+    for rows, frames, height, width in [(2, 4, 8, 8), (1, 1, 4, 6), (3, 2, 6, 4), *odd]:
+        sizes = {"G": rows, "F": frames, "K": frames, "h": height, "w": width}
+        sizes |= {"H": height, "W": width}
+        given = {}
+        for key, example in graph.inputs.items():
+            free = graph.free.get(key, {})
+            shape = [sizes[free[n]] if n in free else own for n, own in enumerate(example.shape)]
+            given[key] = torch.randn(shape) if free else example
+        with exact_group_norm():
+            wanted = graph.module(*given.values())
+        got = session.run(list(graph.outputs), {k: v.numpy() for k, v in given.items()})
+        for ours, theirs in zip(got, wanted, strict=True):
+            assert ours.shape == theirs.shape
+            assert np.abs(ours - theirs.numpy()).max() < TOLERANCE * max(1, float(theirs.std()))
+            seen += 1
+    assert seen >= 6

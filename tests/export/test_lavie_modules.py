@@ -6,8 +6,6 @@ Alone: pytest tests/export/test_lavie_modules.py
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,11 +13,9 @@ import pytest
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 
-import onnxruntime  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 from transformers.models.t5.modeling_t5 import T5Attention  # noqa: E402
 
-from edgereel_export.graph import TOLERANCE, Graph, export  # noqa: E402
 from edgereel_export.modules.lavie_layers import (  # noqa: E402
     FrameAttention,
     RelativeFrameAttention,
@@ -463,53 +459,3 @@ def test_text_and_frames_are_projected_once() -> None:
         **{key: [2 * 3 * pixels] for key in ("attn1.to_k", "attn1.to_v")},
         **{key: [2 * text] for key in ("attn2.to_k", "attn2.to_v")},
     }
-
-
-# As ONNX
-
-
-SIZES = [(2, 4, 8, 8), (1, 1, 4, 6), (3, 2, 6, 4), (1, 33, 2, 2)]
-FREE = {
-    "x": {0: "R", 2: "h", 3: "w"},
-    "t": {0: "R"},
-    "states": {0: "G"},
-    **{key: {0: "F", 2: "h", 3: "w"} for key in ("given", "copied", "low")},
-}
-
-
-FEW = {"block_out_channels": (64,), "down_block_types": (CROSS,), "up_block_types": (CROSS_UP,)}
-FEW_X4 = {
-    "block_out_channels": (32, 64),
-    "down_block_types": (PLAIN, CROSS),
-    "up_block_types": (CROSS_UP, PLAIN_UP),
-    "only_cross_attention": (True, False),
-}
-
-
-@pytest.fixture(scope="module", params=["base", "interpolation", "vsr"])
-def exported(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[str, Any, Path]]:
-    """A small network and its graph, traced with G=2, F=3, h=8, w=12."""
-    torch.manual_seed(0)
-    name: str = request.param
-    few = FEW_X4 if name == "vsr" else FEW  # torch.export takes seconds for each transformer
-    ours, given = network(name, few), inputs(name, 2, 3)
-    folder = tmp_path_factory.mktemp(name)
-    free = {key: FREE[key] for key in given if key in FREE} | {"out": FREE["x"]}
-    export(Graph(ours, given, ["out"], free), name, folder)
-    yield name, ours, folder / "graphs" / f"{name}.onnx"
-
-
-@pytest.mark.slow
-@torch.no_grad()
-def test_one_graph_serves_all_rows_frames_and_sizes(exported: tuple[str, Any, Path]) -> None:
-    name, ours, path = exported
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    odd = [(2, 2, 5, 7), (1, 3, 9, 6)] if name == "vsr" else []
-    for sizes in SIZES + odd:
-        given = inputs(name, *sizes)
-        (got,) = session.run(None, {key: value.numpy() for key, value in given.items()})
-        wanted = ours(**given)
-        assert got.shape == tuple(wanted.shape)
-        assert float((torch.from_numpy(got) - wanted).abs().max()) < TOLERANCE * float(wanted.std())
