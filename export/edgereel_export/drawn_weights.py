@@ -17,7 +17,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from torch import nn
 
-__all__ = ["draw", "has_drawn_weights", "name_weights", "put_into"]
+__all__ = ["draw", "has_drawn_weights", "name_weights", "put_into", "take_from"]
 
 _NAME = "drawn_from"
 
@@ -31,6 +31,13 @@ def name_weights(module: nn.Module, name: Callable[[str], str]) -> None:
 def has_drawn_weights(module: nn.Module) -> bool:
     """Whether a network has weights that are yet to be drawn."""
     return any(hasattr(parameter, _NAME) for parameter in module.parameters())
+
+
+def take_from(model: ir.Model) -> None:
+    """Leave the weights of an exported network without values, so that nothing reads them."""
+    for value in model.graph.initializers.values():
+        if getattr(getattr(value.const_value, "raw", None), "is_meta", False):
+            value.const_value = None
 
 
 def put_into(model: ir.Model, module: nn.Module) -> None:

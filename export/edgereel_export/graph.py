@@ -86,8 +86,9 @@ def export(
         )
         assert program is not None
         if drawn:
-            drawn_weights.put_into(program.model, module)
+            drawn_weights.take_from(program.model)  # or folding would hold a copy of most
             program.optimize()
+            drawn_weights.put_into(program.model, module)
         as_function(program.model)
         program.save(path, external_data=True)
     files = (weights or SharedWeights()).share(path)
