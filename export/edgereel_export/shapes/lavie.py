@@ -79,7 +79,7 @@ def base_component() -> Component:
         states = text_states(data, text, told)
         for block in blocks:
             block.temporal = moving
-        power = 0.6 + 0.4 * progress
+        power = 0.6 + 1.4 * progress  # corners of shapes are a matter of little noise
         t = (data.uniform(len(rows)) ** power * 1000).long().clamp(max=999)
         levels = t[:, None]
         if moving:
