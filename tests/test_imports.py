@@ -37,6 +37,12 @@ def test_reading_a_plan_is_light() -> None:
     assert not loaded_after(f"import edgereel.plan as p; p.load({folder!r})") & set(HEAVY)
 
 
+def test_compiling_a_graph_needs_no_torch() -> None:
+    """Every graph has a process of its own, which would load it again."""
+    pytest.importorskip("onnx_ir")
+    assert "torch" not in loaded_after("import edgereel_export.trt_engine")
+
+
 def test_a_video_needs_neither_torch_nor_onnx() -> None:
     pytest.importorskip("onnxruntime")
     folder = str(ROOT / "tests/data/toy")

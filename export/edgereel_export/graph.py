@@ -21,7 +21,8 @@ from edgereel.plan import DType, GraphSpec, TensorSpec
 
 from . import drawn_weights
 from .activations import activations
-from .group_norm import as_function, exact_group_norm
+from .exact_group_norm import exact_group_norm
+from .group_norm import as_function
 from .shared_weights import SharedWeights
 
 __all__ = ["OPSET", "TOLERANCE", "Graph", "export", "fitting"]

@@ -8,17 +8,10 @@ kernel and subtracts the mean first. TensorRT has a layer for the standard op.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from unittest.mock import patch
-
 import onnx
 import onnx_ir as ir
-import torch
-from torch import Tensor
-from torch.nn import functional as F
 
-__all__ = ["BODY", "as_function", "as_standard", "exact_group_norm"]
+__all__ = ["BODY", "as_function", "as_standard"]
 
 _DOMAIN, _NAME, _STANDARD = "edgereel", "GroupNorm", "GroupNormalization"
 BODY = """
@@ -71,22 +64,3 @@ def as_standard(model: ir.Model) -> None:
         if (node.domain, node.op_type) == (_DOMAIN, _NAME):
             node.domain, node.op_type = "", _STANDARD
     model.functions.pop((_DOMAIN, _NAME, ""), None)
-
-
-@contextmanager
-def exact_group_norm() -> Iterator[None]:
-    """PyTorch with group norms computed in float64.
-
-    In float32 it has the same fault as the standard's definition: the latents of a grey picture
-    are off by a thousandth with one thread, and not with two.
-    """
-    plain = F.group_norm
-
-    def exact(
-        x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float = 1e-5
-    ) -> Tensor:
-        scale, shift = (None if t is None else t.double() for t in (weight, bias))
-        return plain(x.double(), groups, scale, shift, eps).to(x.dtype)
-
-    with patch.object(torch.nn.functional, "group_norm", exact):
-        yield

@@ -27,8 +27,8 @@ class StepConfig:
 class DenoiseStep(nn.Module):
     """One row of a schedule applied to x, guidance and update included: (x_next, x0).
 
-    The network is called once on G*B rows as `network(x, t, *conditions)`; everything around it is
-    float32. See `edgereel.schedule.ROW` for the columns of `row`.
+    The network is called once, as `network(x [G, B, ...], t [G], *conditions)`; everything around
+    it is float32. See `edgereel.schedule.ROW` for the columns of `row`.
     """
 
     def __init__(self, network: nn.Module, config: StepConfig) -> None:
@@ -78,11 +78,9 @@ class DenoiseStep(nn.Module):
         self, x: Tensor, t: Tensor, weights: Tensor, conditions: tuple[Tensor, ...]
     ) -> Tensor:
         """sum_g weights[g] * network(x, t, conditions of row g)."""
-        groups = weights.shape[0]
-        rows = x.unsqueeze(0).expand(groups, *x.shape).flatten(0, 1)
-        out: Tensor = self.network(rows, t.expand(rows.shape[0]), *conditions)
-        out = out.float().reshape(groups, x.shape[0], *out.shape[1:])
-        return (weights.view(-1, *[1] * x.ndim) * out).sum(0)
+        rows = weights.shape[0]
+        out: Tensor = self.network(x.expand(rows, *x.shape), t.expand(rows), *conditions)
+        return (weights.view(-1, *[1] * x.ndim) * out.float()).sum(0)
 
 
 def step_graph(

@@ -231,7 +231,7 @@ def test_row_0_is_not_told_what_is_given() -> None:
 
     given = torch.randn(4, 5, 2, 2)
     for index in ([0, 1, 2], [1, 2], [2]):
-        x = torch.zeros(4 * len(index), 4, 2, 2)
+        x = torch.zeros(len(index), 4, 4, 2, 2)
         glue.Animated(Spy())(x, torch.zeros(len(x)), given, torch.tensor(index), torch.zeros(1))
         for row, number in zip(seen.pop(), index, strict=True):
             assert torch.equal(row, given if number else torch.zeros_like(given))

@@ -13,8 +13,8 @@ torch = pytest.importorskip("torch")
 import onnx  # noqa: E402
 
 from edgereel_export import precision  # noqa: E402
+from edgereel_export.exact_group_norm import exact_group_norm  # noqa: E402
 from edgereel_export.graph import Graph, export  # noqa: E402
-from edgereel_export.group_norm import exact_group_norm  # noqa: E402
 
 pytestmark = pytest.mark.torch
 GROUPS, CHANNELS = 4, 16

@@ -25,8 +25,8 @@ from safetensors.torch import save_file  # noqa: E402
 from edgereel import load, plan  # noqa: E402
 from edgereel.errors import InputError  # noqa: E402
 from edgereel.tokenizer import Tokenizer  # noqa: E402
+from edgereel_export.exact_group_norm import exact_group_norm  # noqa: E402
 from edgereel_export.graph import TOLERANCE  # noqa: E402
-from edgereel_export.group_norm import exact_group_norm  # noqa: E402
 from edgereel_export.systems import lavie  # noqa: E402
 from edgereel_export.systems.extras import Extras  # noqa: E402
 

@@ -110,10 +110,9 @@ def reference(name: str, ours: Any) -> Any:
 
 def inputs(name: str, rows: int, frames: int, h: int = 8, w: int = 12) -> dict[str, Any]:
     """Example inputs of a network, by name."""
-    images = rows * frames
     given = {
-        "x": torch.randn(images, 4, h, w),
-        "t": torch.full((images,), 321.0),
+        "x": torch.randn(rows, frames, 4, h, w),
+        "t": torch.full((rows,), 321.0),
         "states": torch.randn(rows, 7, 16),
     }
     more = {"base": {}, "seine": {"given": 5}, "interpolation": {"copied": 4}, "vsr": {"low": 3}}
@@ -123,14 +122,14 @@ def inputs(name: str, rows: int, frames: int, h: int = 8, w: int = 12) -> dict[s
 
 def expected(unet: Any, given: dict[str, Any]) -> Any:
     """What `unet` makes of each row by itself, every frame with its own copy of the text."""
-    frames = len(given["x"]) // len(given["states"])
+    frames = given["x"].shape[1]
     beside = [given[key] for key in ("given", "copied", "low") if key in given]
     level = given["level"].long().expand(frames) if "level" in given else None
     rows = []
-    for x, text in zip(given["x"].split(frames), given["states"], strict=True):
+    for x, text in zip(given["x"], given["states"], strict=True):
         states = text.expand(frames, -1, -1)
         rows.append(unet(torch.cat([x, *beside], 1), 321, states, class_labels=level).sample)
-    return torch.cat(rows)
+    return torch.stack(rows)
 
 
 # Names, at the published sizes

@@ -37,9 +37,10 @@ class Network(nn.Module):
         self.told = nn.Linear(4, 3)
 
     def forward(self, x: torch.Tensor, t: torch.Tensor, emb: torch.Tensor) -> torch.Tensor:
-        """[N, 3, F] for x [N, 3, F], t [N], emb [N, 4]."""
-        h = self.mix(x.transpose(1, 2)) + self.told(emb)[:, None] + t[:, None, None] / 1000
-        return torch.tanh(h).transpose(1, 2)
+        """[G, B, 3, F] for x [G, B, 3, F], t [G], emb [G*B, 4]."""
+        told = self.told(emb).view(*x.shape[:2], 1, 3)
+        h = self.mix(x.transpose(2, 3)) + told + t.view(-1, 1, 1, 1) / 1000
+        return torch.tanh(h).transpose(2, 3)
 
     def numpy(self, x: np.ndarray, t: float, emb: np.ndarray) -> np.ndarray:
         """The same in float64."""
@@ -154,7 +155,7 @@ def test_whole_loop_equals_diffusers_ddim(prediction: Any, clip: float | None, e
     x, y = start, start
     with torch.no_grad():
         for k, t in enumerate(scheduler.timesteps):
-            without, given = network(torch.cat([y, y]), t.expand(4).float(), emb).chunk(2)
+            without, given = network(torch.stack([y, y]), t.expand(2).float(), emb)
             guided = without + scale * (given - without)
             y = scheduler.step(
                 guided, t, y, eta=eta, use_clipped_model_output=True, variance_noise=noise[k]

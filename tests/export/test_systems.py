@@ -28,9 +28,9 @@ from edgereel.interpreter import Interpreter  # noqa: E402
 from edgereel.params import fill_params  # noqa: E402
 from edgereel_export import graph as graphs  # noqa: E402
 from edgereel_export.chosen import choose  # noqa: E402
+from edgereel_export.exact_group_norm import exact_group_norm  # noqa: E402
 from edgereel_export.folder import write_folder  # noqa: E402
 from edgereel_export.graph import Graph, export  # noqa: E402
-from edgereel_export.group_norm import exact_group_norm  # noqa: E402
 from edgereel_export.systems import SYSTEMS, system  # noqa: E402
 
 pytestmark = [pytest.mark.torch, pytest.mark.slow]

@@ -42,9 +42,9 @@ class Drawn(nn.Module):
         self.unet = unet
 
     def forward(self, x: Tensor, t: Tensor, *states: Tensor) -> Tensor:
-        """The prediction for x [G, C, h, w] of one picture, states [G, L, D] of each encoder."""
-        out: Tensor = self.unet(x[:, None], t, states)
-        return out[:, 0]
+        """The prediction for x [G, 1, C, h, w], states [G, L, D] of each encoder."""
+        out: Tensor = self.unet(x, t, states)
+        return out
 
 
 class Animated(nn.Module):
@@ -57,20 +57,18 @@ class Animated(nn.Module):
     def forward(
         self, x: Tensor, t: Tensor, given: Tensor, index: Tensor, *states: Tensor
     ) -> Tensor:
-        """The prediction for x [G*F, C, h, w].
+        """The prediction for x [G, F, C, h, w].
 
         Args:
-            x: all frames of guidance row 0 first.
-            t: f32 [G*F], the training timestep, the same in all entries.
+            x: F frames of each guidance row.
+            t: f32 [G], training timesteps.
             given: f32 [F, C + 1, h, w].
             index: i64 [G], declared index of each guidance row.
             states: [G, L, D] of each text encoder.
         """
-        batch = index.shape[0], given.shape[0]
         rows = torch.where((index == 0)[:, None, None, None, None], 0.0, given)
-        steps = t.reshape(batch)[:, 0]
-        out: Tensor = self.unet(x.reshape(*batch, *x.shape[1:]), steps, states, rows)
-        return out.reshape(x.shape)
+        out: Tensor = self.unet(x, t, states, rows)
+        return out
 
 
 class VideoLatents(nn.Module):

@@ -8,18 +8,15 @@ row 0 first. As tokens they are [G, F, S, C], S = h*w.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .lavie_layers import FrameAttention, self_attention
+from .lavie_layers import FrameAttention, by_image, by_row, self_attention
 from .layers import TemporalConv
-from .sd_layers import Downsample, Resnet, Transformer, TransformerBlock, Upsample
+from .sd_layers import Batch, Downsample, Resnet, Transformer, TransformerBlock, Upsample
 
 __all__ = [
-    "Batch",
     "ConvTime",
     "TimedDownsample",
     "TimedResnet",
@@ -29,22 +26,14 @@ __all__ = [
 ]
 
 
-class Batch(NamedTuple):
-    """G and F of images [G*F, ...]; said, not worked out, as that makes an export take minutes."""
-
-    rows: int
-    frames: int
-
-
 class ConvTime(TemporalConv):
     """A convolution over frames."""
 
     def timed(self, x: Tensor, batch: Batch) -> Tensor:
         """[G*F, C, h, w] -> the same shape."""
-        _, c, h, w = x.shape
-        y = x.reshape(*batch, c, h * w).transpose(1, 2)  # [G, C, F, h*w]
+        y = by_row(x, batch)  # [G, C, F, h*w]
         y = F.conv2d(y, self.weight.unsqueeze(-1), self.bias, padding=(1, 0))
-        return y.transpose(1, 2).reshape(x.shape)
+        return by_image(y, x)
 
 
 def timed(conv: nn.Module | None, x: Tensor, batch: Batch) -> Tensor:
@@ -76,8 +65,7 @@ class TimedResnet(Resnet):
         """x [G*F, C, h, w], temb [G, E] -> [G*F, C', h, w]."""
         assert self.time_emb_proj is not None
         h = timed(self.conv1_time, self.conv1(F.silu(self.norm1(x))), batch)
-        moved = self.time_emb_proj(F.silu(temb))[:, None, :, None, None]
-        h = (h.reshape(*batch, *h.shape[1:]) + moved).reshape(h.shape)
+        h = h + batch.each(self.time_emb_proj(F.silu(temb)))[:, :, None, None]
         h = timed(self.conv2_time, self.conv2(F.silu(self.norm2(h))), batch)
         if self.conv_shortcut is not None:
             x = timed(self.conv_shortcut_time, self.conv_shortcut(x), batch)
@@ -185,5 +173,4 @@ class TimedTransformer(Transformer):
 
 def _tokens(x: Tensor, batch: Batch) -> Tensor:
     """[G, F, S, C] of images [G*F, C, h, w]."""
-    h = x.flatten(2).transpose(1, 2)
-    return h.reshape(*batch, *h.shape[1:])
+    return batch.split(x.flatten(2).transpose(1, 2))

@@ -16,7 +16,6 @@ from torch.nn import functional as F
 
 from .emu_config import EmuConfig
 from .emu_layers import (
-    Batch,
     ConvTime,
     TimedDownsample,
     TimedResnet,
@@ -25,6 +24,7 @@ from .emu_layers import (
     timed,
 )
 from .layers import TimestepEmbedding
+from .sd_layers import Batch
 
 __all__ = ["MOST_FRAMES", "EmuUNet", "is_own", "is_spatial"]
 
@@ -194,4 +194,4 @@ class EmuUNet(nn.Module):
             assert isinstance(block, _Block)
             h = block.ascend(h, skips, temb, states, batch)
         out = timed(self.conv_out_time, self.conv_out(F.silu(self.conv_norm_out(h))), batch)
-        return out.reshape(x.shape)
+        return batch.split(out)

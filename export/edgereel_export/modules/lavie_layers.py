@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .sd_layers import Projections, Resnet
+from .sd_layers import Batch, Projections, Resnet
 
 __all__ = [
     "FrameAttention",
@@ -29,10 +29,9 @@ _FAR = (8, 10, 12, 14, 16, 20, 23, 27)  # distances that begin the buckets after
 _EXACT = _FAR[0]
 
 
-def by_row(x: Tensor, rows: int) -> Tensor:
+def by_row(x: Tensor, batch: Batch) -> Tensor:
     """Images [G*F, C, h, w] as [G, C, F, h*w], the layout of what looks along the frames."""
-    x = x.flatten(2)
-    return x.reshape(rows, x.shape[0] // rows, *x.shape[1:]).transpose(1, 2)
+    return batch.split(x.flatten(2)).transpose(1, 2)
 
 
 def by_image(x: Tensor, like: Tensor) -> Tensor:
@@ -41,17 +40,13 @@ def by_image(x: Tensor, like: Tensor) -> Tensor:
 
 
 class JointResnet(Resnet):
-    """A resnet whose group norms take all frames of a row together.
+    """A resnet whose group norms take all frames of a row together."""
 
-    The embedded timestep is given once per row, and says by its length how many rows there are.
-    """
-
-    def forward(self, x: Tensor, temb: Tensor | None = None) -> Tensor:
-        """x [G*F, C, h, w], temb [G, E] -> [G*F, C', h, w]."""
-        assert temb is not None and self.time_emb_proj is not None
-        rows = temb.shape[0]
-        h = self.conv1(by_image(F.silu(self.norm1(by_row(x, rows))), x))
-        moved = by_row(h, rows) + self.time_emb_proj(F.silu(temb))[:, :, None, None]
+    def forward(self, x: Tensor, temb: Tensor | None = None, batch: Batch | None = None) -> Tensor:
+        """x [G*F, C, h, w], temb [G, E] -> [G*F, C', h, w]; both must be given."""
+        assert temb is not None and batch is not None and self.time_emb_proj is not None
+        h = self.conv1(by_image(F.silu(self.norm1(by_row(x, batch))), x))
+        moved = by_row(h, batch) + self.time_emb_proj(F.silu(temb))[:, :, None, None]
         h = self.conv2(by_image(F.silu(self.norm2(moved)), h))
         if self.conv_shortcut is not None:
             x = self.conv_shortcut(x)

@@ -21,7 +21,7 @@ from .lavie_layers import (
     self_attention,
 )
 from .sd_config import SDBlocksConfig, SDUNetConfig
-from .sd_layers import Transformer, TransformerBlock
+from .sd_layers import Batch, Transformer, TransformerBlock
 from .sd_unet import EPS, Parts, UNet
 
 __all__ = ["InterpolationUNet", "JointParts", "JointUNet", "LaVieUNet"]
@@ -95,22 +95,17 @@ class _InterpolationParts(JointParts):
 class JointUNet(UNet):
     """A UNet whose group norms outside transformers take the frames of a row together."""
 
-    def normed_out(self, h: Tensor, temb: Tensor) -> Tensor:
-        """h [G*F, C0, h, w] after the last group norm; temb [G, E]."""
-        return by_image(self.conv_norm_out(by_row(h, temb.shape[0])), h)
+    def normed_out(self, h: Tensor, batch: Batch) -> Tensor:
+        """h [G*F, C0, h, w] after the last group norm."""
+        return by_image(self.conv_norm_out(by_row(h, batch)), h)
 
-    def embedded(self, t: Tensor, rows: int) -> Tensor:
-        """[G, E]: embedded timesteps, once per row, of t f32 [G*F]."""
-        out: Tensor = self.time_embedding(t.reshape(rows, -1)[:, 0])
-        return out
-
-    def beside(self, x: Tensor, given: Tensor, rows: int) -> Tensor:
-        """x [G*F, C, h, w] with the channels of `given` [F, C', h, w] appended in every row."""
-        return torch.cat([x, given.repeat(rows, 1, 1, 1)], 1)
+    def beside(self, x: Tensor, given: Tensor) -> Tensor:
+        """x [G, F, C, h, w] with the channels of `given` [F, C', h, w] appended in every row."""
+        return torch.cat([x, given.expand(x.shape[0], *given.shape)], 2)
 
 
 class LaVieUNet(JointUNet):
-    """The base network: noisy latents to its prediction, [G*F, 4, h, w] -> [G*F, 4, h, w].
+    """The base network: noisy latents to its prediction, [G, F, 4, h, w] -> the same.
 
     Args:
         config: its sizes. 9 input channels make it SEINE's (arXiv:2310.20700).
@@ -122,20 +117,18 @@ class LaVieUNet(JointUNet):
         super().__init__(config, _BaseParts(config, temporal))
 
     def forward(self, x: Tensor, t: Tensor, states: Tensor, given: Tensor | None = None) -> Tensor:
-        """The prediction, [G*F, out_channels, h, w].
+        """The prediction, [G, F, out_channels, h, w].
 
         Args:
-            x: [G*F, 4, h, w], all frames of guidance row 0 first; h and w multiples of
-                2^(levels - 1).
-            t: f32 [G*F], the training timestep, the same in all entries of a row.
-            states: [G, L, D], text encoder states, once per row.
+            x: [G, F, 4, h, w], F frames of each guidance row; h and w multiples of 2^(levels - 1).
+            t: f32 [G], training timesteps.
+            states: [G, L, D], text encoder states.
             given: [F, in_channels - 4, h, w], further input channels of each frame; SEINE's are
                 one that is 1 where a frame is to be made, and the latents of what is given.
         """
-        rows = states.shape[0]
         if given is not None:
-            x = self.beside(x, given, rows)
-        return self.walk(x, self.embedded(t, rows), states)
+            x = self.beside(x, given)
+        return self.walk(x, self.time_embedding(t), states)
 
 
 class InterpolationUNet(JointUNet):
@@ -149,11 +142,10 @@ class InterpolationUNet(JointUNet):
         super().__init__(config, _InterpolationParts(config))
 
     def forward(self, x: Tensor, t: Tensor, states: Tensor, copied: Tensor) -> Tensor:
-        """The prediction, [G*F, out_channels, h, w].
+        """The prediction, [G, F, out_channels, h, w].
 
         Args:
             x, t, states: as the base network's.
             copied: [F, in_channels - 4, h, w], for each frame the latents of one that is given.
         """
-        rows = states.shape[0]
-        return self.walk(self.beside(x, copied, rows), self.embedded(t, rows), states)
+        return self.walk(self.beside(x, copied), self.time_embedding(t), states)

@@ -23,7 +23,7 @@ from .lavie_layers import (
 )
 from .lavie_unet import JointParts, JointUNet
 from .sd_config import DownBlockType, SDBlocksConfig, SDUNetConfig, Size, Sizes, UpBlockType
-from .sd_layers import Attention, Resnet, Transformer, TransformerBlock
+from .sd_layers import Attention, Batch, Resnet, Transformer, TransformerBlock
 
 __all__ = ["VSRConfig", "VSRUNet"]
 
@@ -83,9 +83,10 @@ class _TemporalModule(nn.Module):
         self.resblocks_3d_s = JointResnet((channels, channels), temb, groups, _EPS)
         self.shift_conv = nn.Conv2d(channels, channels, 1)
 
-    def forward(self, x: Tensor, temb: Tensor) -> Tensor:
-        h = by_image(self.resblocks_3d_t(by_row(x, temb.shape[0]), temb), x)
-        out: Tensor = x + self.shift_conv(self.resblocks_3d_s(h, temb))
+    def forward(self, x: Tensor, temb: Tensor, batch: Batch) -> Tensor:
+        h = self.resblocks_3d_t(by_row(x, batch), temb, Batch(batch.rows, 1))
+        h = self.resblocks_3d_s(by_image(h, x), temb, batch)
+        out: Tensor = x + self.shift_conv(h)
         return out
 
 
@@ -127,10 +128,10 @@ class _Transformer(Transformer):
         self.proj_out = _PixelLinear(channels, channels)
         self.resblock_temporal = _FrameResnet(channels, 0, groups, 3)
 
-    def forward(self, x: Tensor, states: Tensor) -> Tensor:
+    def forward(self, x: Tensor, states: Tensor, batch: Batch) -> Tensor:
         """x [G*F, C, h, w], states [G, L, D] -> as x."""
-        seen = by_image(self.resblock_temporal(by_row(x, states.shape[0])), x)
-        return super().forward(seen, states)
+        seen = by_image(self.resblock_temporal(by_row(x, batch)), x)
+        return super().forward(seen, states, batch)
 
 
 class _Parts(JointParts):
@@ -162,26 +163,30 @@ class VSRUNet(JointUNet):
         )
 
     def between(
-        self, half: Literal["down", "mid", "up"], index: int, x: Tensor, temb: Tensor
+        self,
+        half: Literal["down", "mid", "up"],
+        index: int,
+        x: Tensor,
+        temb: Tensor,
+        batch: Batch,
     ) -> Tensor:
         """x corrected by the module that follows block `index`; skips are those before it."""
         if half == "mid":
-            out: Tensor = self.mid_temporal_block(x, temb)
+            out: Tensor = self.mid_temporal_block(x, temb, batch)
         else:
             blocks = self.down_temporal_blocks if half == "down" else self.up_temporal_blocks
-            out = blocks[index](x, temb)
+            out = blocks[index](x, temb, batch)
         return out
 
     def forward(self, x: Tensor, t: Tensor, states: Tensor, low: Tensor, level: Tensor) -> Tensor:
-        """The prediction, [G*F, out_channels, h, w].
+        """The prediction, [G, F, out_channels, h, w].
 
         Args:
-            x: [G*F, 4, h, w], all frames of guidance row 0 first.
-            t: f32 [G*F], the training timestep, the same in all entries of a row.
-            states: [G, L, D], text encoder states, once per row.
+            x: [G, F, 4, h, w], F frames of each guidance row.
+            t: f32 [G], training timesteps.
+            states: [G, L, D], text encoder states.
             low: [F, 3, h, w], the pictures to enlarge, with noise of `level` added.
             level: [1], i64 or a whole f32 below `num_class_embeds`: timestep of that noise.
         """
-        rows = states.shape[0]
-        temb = self.embedded(t, rows) + self.class_embedding(level.long())
-        return self.walk(self.beside(x, low, rows), temb, states)
+        temb = self.time_embedding(t) + self.class_embedding(level.long())
+        return self.walk(self.beside(x, low), temb, states)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .sd_config import SDControlNetConfig
+from .sd_layers import Batch
 from .sd_unet import DownHalf
 
 __all__ = ["SDControlNet"]
@@ -61,9 +62,7 @@ class SDControlNet(DownHalf):
         """`down` and `mid` of SDUNet: 12 residuals and one in the published size, not yet scaled.
 
         Args:
-            x: [G*N, C, h, w], the UNet's latents.
-            t: f32 [G*N], training timesteps.
-            states: [G, L, D], text encoder states, once per row.
+            x, t, states: as the UNet's.
             control: f32 [G*N, 3, 8h, 8w] in 0..1, the picture of each image.
         """
         return self.residuals(x, t, states, self.controlnet_cond_embedding(control))
@@ -72,8 +71,8 @@ class SDControlNet(DownHalf):
         self, x: Tensor, t: Tensor, states: Tensor, seen: Tensor
     ) -> tuple[tuple[Tensor, ...], Tensor]:
         """As `forward`, from control pictures encoded already: seen f32 [G*N, C0, h, w]."""
-        h = self.conv_in(x) + seen
-        skips, mid = self.descend(h, self.time_embedding(t), states)
+        h = self.conv_in(x.flatten(0, 1)) + seen
+        skips, mid = self.descend(h, self.time_embedding(t), states, Batch(*x.shape[:2]))
         convs = self.controlnet_down_blocks
         down = tuple(conv(skip) for conv, skip in zip(convs, skips, strict=True))
         return down, self.controlnet_mid_block(mid)

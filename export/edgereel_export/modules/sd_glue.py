@@ -176,14 +176,14 @@ class Controlled(nn.Module):
         self.unet, self.controlnet = unet, controlnet
 
     def forward(self, x: Tensor, t: Tensor, states: Tensor, seen: Tensor, scale: Tensor) -> Tensor:
-        """The prediction for x [G*K, 4, h, w].
+        """The prediction for x [G, K, 4, h, w].
 
         Args:
             x, t, states: as for SDUNet.
             seen: f32 [K, C0, h, w], of ControlPicture.
             scale: f32 [1], what the ControlNet's residuals are multiplied by.
         """
-        seen = seen.repeat(states.shape[0], 1, 1, 1)
+        seen = seen.expand(x.shape[0], *seen.shape).flatten(0, 1)
         down, mid = self.controlnet.residuals(x, t, states, seen)
         out: Tensor = self.unet(x, t, states, tuple(d * scale for d in down), mid * scale)
         return out
@@ -200,13 +200,13 @@ class Edited(nn.Module):
         self.unet = unet
 
     def forward(self, x: Tensor, t: Tensor, states: Tensor, image: Tensor, index: Tensor) -> Tensor:
-        """The prediction for x [G*K, 4, h, w].
+        """The prediction for x [G, K, 4, h, w].
 
         Args:
             x, t, states: as for SDUNet.
             image: f32 [K, 4, h, w], latents of the given frames.
             index: i64 [G], declared index of each guidance row.
         """
-        given = torch.where((index == 2)[:, None, None, None, None], 0.0, image).flatten(0, 1)
-        out: Tensor = self.unet(torch.cat([x, given], 1), t, states)
+        given = torch.where((index == 2)[:, None, None, None, None], 0.0, image)
+        out: Tensor = self.unet(torch.cat([x, given], 2), t, states)
         return out

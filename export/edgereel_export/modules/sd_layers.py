@@ -1,18 +1,21 @@
 """Layers of the Stable Diffusion networks, under the parameter names of diffusers' checkpoints.
 
-Images are [G*N, C, h, w]: G guidance rows of N images each, all images of row 0 first. As tokens
-they are [G, N, S, C], S = h*w. What the images of a row attend to is the same for all of them (the
-row's text, its first image), so it is projected once per row and never copied per image: the
-queries of a row are laid end to end instead.
+Images are [G*N, C, h, w]: G guidance rows of N images each (a Batch), all images of row 0 first. As
+tokens they are [G, N, S, C], S = h*w. What the images of a row attend to is the same for all of
+them (the row's text, its first image), so it is projected once per row and never copied per image:
+the queries of a row are laid end to end instead.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 __all__ = [
     "Attention",
+    "Batch",
     "Downsample",
     "Projections",
     "Resnet",
@@ -20,6 +23,21 @@ __all__ = [
     "TransformerBlock",
     "Upsample",
 ]
+
+
+class Batch(NamedTuple):
+    """G and N of images [G*N, ...]; said, not worked out, as that makes an export take minutes."""
+
+    rows: int
+    images: int
+
+    def split(self, x: Tensor) -> Tensor:
+        """[G*N, ...] -> [G, N, ...]."""
+        return x.reshape(*self, *x.shape[1:])
+
+    def each(self, x: Tensor) -> Tensor:
+        """What rows have in common, [G, ...], once for each of their images: [G*N, ...]."""
+        return x.unsqueeze(1).expand(-1, self.images, *x.shape[1:]).flatten(0, 1)
 
 
 class Resnet(nn.Module):
@@ -42,12 +60,12 @@ class Resnet(nn.Module):
         self.conv2: nn.Module = nn.Conv2d(out, out, 3, padding=1)
         self.conv_shortcut = nn.Conv2d(inside, out, 1) if inside != out else None
 
-    def forward(self, x: Tensor, temb: Tensor | None = None) -> Tensor:
-        """x [N, C, h, w], temb [N, E] -> [N, C', h, w]."""
+    def forward(self, x: Tensor, temb: Tensor | None = None, batch: Batch | None = None) -> Tensor:
+        """x [G*N, C, h, w], temb [G, E] -> [G*N, C', h, w]; without temb there are no rows."""
         h = self.conv1(F.silu(self.norm1(x)))
         if self.time_emb_proj is not None:
-            assert temb is not None
-            h = h + self.time_emb_proj(F.silu(temb))[:, :, None, None]
+            assert temb is not None and batch is not None
+            h = h + batch.each(self.time_emb_proj(F.silu(temb)))[:, :, None, None]
         h = self.conv2(F.silu(self.norm2(h)))
         if self.conv_shortcut is not None:
             x = self.conv_shortcut(x)
@@ -192,11 +210,9 @@ class Transformer(nn.Module):
         self.transformer_blocks = nn.ModuleList([block])
         self.proj_out: nn.Module = nn.Conv2d(channels, channels, 1)
 
-    def forward(self, x: Tensor, states: Tensor) -> Tensor:
+    def forward(self, x: Tensor, states: Tensor, batch: Batch) -> Tensor:
         """x [G*N, C, h, w], states [G, L, D] -> as x."""
-        h = self.proj_in(self.norm(x)).flatten(2).transpose(1, 2)  # [G*N, S, C]
-        rows = states.shape[0]
-        h = h.reshape(rows, h.shape[0] // rows, *h.shape[1:])
+        h = batch.split(self.proj_in(self.norm(x)).flatten(2).transpose(1, 2))  # [G, N, S, C]
         for block in self.transformer_blocks:
             h = block(h, states)
         out: Tensor = self.proj_out(h.transpose(2, 3).reshape(x.shape))

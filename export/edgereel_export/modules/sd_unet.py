@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from .layers import TimestepEmbedding
 from .sd_config import SDBlocksConfig, SDUNetConfig
-from .sd_layers import Downsample, Resnet, Transformer, TransformerBlock, Upsample
+from .sd_layers import Batch, Downsample, Resnet, Transformer, TransformerBlock, Upsample
 
 __all__ = ["EPS", "DownHalf", "Parts", "SDUNet", "UNet"]
 
@@ -62,10 +62,10 @@ class _Block(nn.Module):
             parts.transformer(out, level) for _, out in widths if level is not None
         )
 
-    def layer(self, index: int, x: Tensor, temb: Tensor, states: Tensor) -> Tensor:
+    def layer(self, index: int, x: Tensor, temb: Tensor, states: Tensor, batch: Batch) -> Tensor:
         """x [G*N, C, h, w] after resnet and transformer number `index`."""
-        x = self.resnets[index](x, temb)
-        return self.attentions[index](x, states) if self.attentions else x
+        x = self.resnets[index](x, temb, batch)
+        return self.attentions[index](x, states, batch) if self.attentions else x
 
 
 class DownBlock(_Block):
@@ -78,11 +78,11 @@ class DownBlock(_Block):
         out = widths[-1][1]
         self.downsamplers = nn.ModuleList([] if last else [Downsample(out)])
 
-    def forward(self, x: Tensor, temb: Tensor, states: Tensor) -> list[Tensor]:
+    def forward(self, x: Tensor, temb: Tensor, states: Tensor, batch: Batch) -> list[Tensor]:
         """What the way up will need of this level; the last entry is the block's output."""
         outputs = []
         for index in range(len(self.resnets)):
-            x = self.layer(index, x, temb, states)
+            x = self.layer(index, x, temb, states, batch)
             outputs.append(x)
         for sampler in self.downsamplers:
             x = sampler(x)
@@ -99,9 +99,9 @@ class MidBlock(_Block):
         super().__init__(parts, [width], len(channels) - 1)
         self.resnets.append(parts.resnet(width))
 
-    def forward(self, x: Tensor, temb: Tensor, states: Tensor) -> Tensor:
+    def forward(self, x: Tensor, temb: Tensor, states: Tensor, batch: Batch) -> Tensor:
         """[G*N, C, h, w] -> the same shape."""
-        out: Tensor = self.resnets[1](self.layer(0, x, temb, states), temb)
+        out: Tensor = self.resnets[1](self.layer(0, x, temb, states, batch), temb, batch)
         return out
 
 
@@ -120,6 +120,7 @@ class UpBlock(_Block):
         skips: list[Tensor],
         temb: Tensor,
         states: Tensor,
+        batch: Batch,
         size: tuple[int, int] | None = None,
     ) -> Tensor:
         """x joined with one of `skips` before each resnet, the last one first.
@@ -127,7 +128,7 @@ class UpBlock(_Block):
         The output has the height and width `size`; None: twice the input's.
         """
         for index, skip in enumerate(reversed(skips)):
-            x = self.layer(index, torch.cat([x, skip], 1), temb, states)
+            x = self.layer(index, torch.cat([x, skip], 1), temb, states, batch)
         for sampler in self.upsamplers:
             x = sampler(x, size)
         return x
@@ -154,23 +155,32 @@ class DownHalf(nn.Module):
             inside = out
         self.mid_block = MidBlock(parts)
 
-    def descend(self, x: Tensor, temb: Tensor, states: Tensor) -> tuple[list[Tensor], Tensor]:
+    def descend(
+        self, x: Tensor, temb: Tensor, states: Tensor, batch: Batch
+    ) -> tuple[list[Tensor], Tensor]:
         """The skips, `x` first, of widths `skip_channels`, and the middle's output.
 
         Args:
             x: [G*N, C0, h, w], after the input convolution.
-            temb: [G*N, 4*C0], embedded timesteps.
+            temb: [G, 4*C0], embedded timesteps.
             states: [G, L, D], text.
+            batch: G and N.
         """
         skips = [x]
         for level, block in enumerate(self.down_blocks):
-            outputs = block(x, temb, states)
+            outputs = block(x, temb, states, batch)
             skips += outputs
-            x = self.between("down", level, outputs[-1], temb)
-        return skips, self.between("mid", 0, self.mid_block(x, temb, states), temb)
+            x = self.between("down", level, outputs[-1], temb, batch)
+        x = self.mid_block(x, temb, states, batch)
+        return skips, self.between("mid", 0, x, temb, batch)
 
     def between(
-        self, half: Literal["down", "mid", "up"], index: int, x: Tensor, temb: Tensor
+        self,
+        half: Literal["down", "mid", "up"],
+        index: int,
+        x: Tensor,
+        temb: Tensor,
+        batch: Batch,
     ) -> Tensor:
         """What the next block gets for x, the output of block `index`; here x itself."""
         return x
@@ -202,7 +212,7 @@ class UNet(DownHalf):
         self.conv_norm_out = nn.GroupNorm(config.norm_num_groups, channels[0], eps=EPS)
         self.conv_out = nn.Conv2d(channels[0], config.out_channels, 3, padding=1)
 
-    def normed_out(self, h: Tensor, temb: Tensor) -> Tensor:
+    def normed_out(self, h: Tensor, batch: Batch) -> Tensor:
         """h [G*N, C0, h, w] after the last group norm."""
         out: Tensor = self.conv_norm_out(h)
         return out
@@ -215,8 +225,9 @@ class UNet(DownHalf):
         down: tuple[Tensor, ...] = (),
         mid: Tensor | None = None,
     ) -> Tensor:
-        """The prediction [G*N, out_channels, h, w] at embedded timesteps temb; see SDUNet."""
-        skips, h = self.descend(self.conv_in(x), temb, states)
+        """The prediction [G, N, out_channels, h, w] at embedded timesteps temb; see SDUNet."""
+        batch = Batch(*x.shape[:2])
+        skips, h = self.descend(self.conv_in(x.flatten(0, 1)), temb, states, batch)
         if down:
             skips = [skip + more for skip, more in zip(skips, down, strict=True)]
         if mid is not None:
@@ -225,13 +236,13 @@ class UNet(DownHalf):
             split = len(skips) - self.config.layers_per_block - 1
             used, skips = skips[split:], skips[:split]
             size = skips[-1].shape[2:] if self.any_size and skips else None
-            h = self.between("up", index, block(h, used, temb, states, size), temb)
-        out: Tensor = self.conv_out(F.silu(self.normed_out(h, temb)))
-        return out
+            h = block(h, used, temb, states, batch, size)
+            h = self.between("up", index, h, temb, batch)
+        return batch.split(self.conv_out(F.silu(self.normed_out(h, batch))))
 
 
 class SDUNet(UNet):
-    """The UNet: noisy latents to its prediction, [G*N, C, h, w] -> [G*N, 4, h, w]."""
+    """The UNet: noisy latents to its prediction, [G, N, C, h, w] -> [G, N, 4, h, w]."""
 
     def forward(
         self,
@@ -241,14 +252,13 @@ class SDUNet(UNet):
         down: tuple[Tensor, ...] = (),
         mid: Tensor | None = None,
     ) -> Tensor:
-        """The prediction, [G*N, out_channels, h, w].
+        """The prediction, [G, N, out_channels, h, w].
 
         Args:
-            x: [G*N, C, h, w], all images of guidance row 0 first; h and w multiples of
-                2^(levels - 1).
-            t: f32 [G*N], training timesteps.
-            states: [G, L, D], text encoder states, once per row.
-            down: added to the skips, in their order and shapes; a ControlNet's, scaled.
+            x: [G, N, C, h, w], N images of each guidance row; h and w multiples of 2^(levels - 1).
+            t: f32 [G], training timesteps.
+            states: [G, L, D], text encoder states.
+            down: added to the skips, [G*N, ...] in their order; a ControlNet's, scaled.
             mid: added to the middle's output.
         """
         return self.walk(x, self.time_embedding(t), states, down, mid)

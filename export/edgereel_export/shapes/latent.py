@@ -85,7 +85,9 @@ def unet_component() -> Component:
         texts = all_captions(len(rows), scenes.rows(rows), data.rng)
         told = [t if data.rng.random() > 0.1 else "" for t in texts]
         states = text_states(data, text, told)
-        return denoise_loss(data, latents[rows], lambda x, t: unet(x, t, states), 0.8, _ALPHAS)
+        return denoise_loss(
+            data, latents[rows], lambda x, t: unet(x[:, None], t, states)[:, 0], 0.8, _ALPHAS
+        )
 
     return Component(nn.ModuleDict({"unet": unet}), loss)
 

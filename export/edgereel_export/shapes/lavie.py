@@ -88,9 +88,9 @@ def base_component() -> Component:
         noise = torch.randn_like(x0)
         x = alphas.sqrt() * x0 + (1 - alphas).sqrt() * noise
         target = alphas.sqrt() * noise - (1 - alphas).sqrt() * x0
-        out = unet(x.flatten(0, 1), t.float().repeat_interleave(x.shape[1]), states)
+        out = unet(x, t.float(), states)
         wanted = levels == t[:, None]  # a hint is not to be predicted
-        error: Tensor = (out.view(x.shape).float() - target).square()[wanted]
+        error: Tensor = (out.float() - target).square()[wanted]
         return error.mean()
 
     return Component(nn.ModuleDict({"lavie_base": unet}), loss, rate=1e-3)
@@ -169,9 +169,8 @@ def interpolation_component() -> Component:
         states = text_states(data, text, told)
 
         def predict(x: Tensor, t: Tensor) -> Tensor:
-            seen = torch.cat([x, copied], 2).flatten(0, 1)
-            out: Tensor = unet.walk(seen, unet.time_embedding(t), states)
-            return out.view(x.shape)
+            out: Tensor = unet.walk(torch.cat([x, copied], 2), unet.time_embedding(t), states)
+            return out
 
         return denoise_loss(data, x0, predict, 0.8, _ALPHAS)
 

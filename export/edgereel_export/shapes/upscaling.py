@@ -71,8 +71,8 @@ def vsr_component() -> Component:
 
         def predict(x: Tensor, t: Tensor) -> Tensor:
             temb = unet.time_embedding(t) + unet.class_embedding(level)
-            out: Tensor = unet.walk(torch.cat([x, low], 2).flatten(0, 1), temb, states)
-            return out.view(x.shape)
+            out: Tensor = unet.walk(torch.cat([x, low], 2), temb, states)
+            return out
 
         return denoise_loss(data, x0, predict, 0.8, _ALPHAS)
 

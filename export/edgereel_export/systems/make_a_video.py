@@ -128,11 +128,13 @@ class MakeAVideo:
                 ("states", "embeds"),
                 in_rows,
             ),
-            "prior": step_graph(self.prior, prior_config, given["image"].shape, text, in_rows),
+            "prior": step_graph(
+                _Rows(self.prior), prior_config, given["image"].shape, text, in_rows
+            ),
             "decoder_condition": Graph(
                 decoder, {n: given[n] for n in _CONDITION}, ("tokens", "bias", "emb"), in_rows
             ),
-            "decoder": step_graph(self.unet("decoder"), pixel_config, clip, told, in_rows),
+            "decoder": step_graph(_Rows(self.unet("decoder")), pixel_config, clip, told, in_rows),
             "interpolation_condition": Graph(
                 interpolation,
                 {"clip": rand(*clip), **{n: given[n] for n in _CONDITION if n != "row"}},
@@ -201,6 +203,19 @@ def _pick(values: dict[str, Tensor], names: tuple[str, ...]) -> list[Tensor]:
     return [values[name] for name in names]
 
 
+class _Rows(nn.Module):
+    """A network on one thing per guidance row."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor, t: Tensor, *told: Tensor) -> Tensor:
+        """The network's prediction for x [G, 1, ...]."""
+        out: Tensor = self.network(x[:, 0], t, *told)
+        return out[:, None]
+
+
 class _Concatenated(nn.Module):
     """A UNet whose condition is joined to its input on the channels."""
 
@@ -209,18 +224,19 @@ class _Concatenated(nn.Module):
         self.unet = unet
 
     def forward(self, x: Tensor, t: Tensor, low: Tensor, *told: Tensor) -> Tensor:
-        """The UNet's prediction for x [B, C, ...] with condition low [B, C', ...]."""
-        out = self.unet(torch.cat([x, low], 1), t, *told)
-        assert isinstance(out, Tensor)
-        return out
+        """The UNet's prediction for x [B, 1, C, ...] with condition low [B, C', ...]."""
+        out: Tensor = self.unet(torch.cat([x[:, 0], low], 1), t, *told)
+        return out[:, None]
 
 
 class _PerFrame(_Concatenated):
-    """SR_h: frames are the batch, [K, 3, H, W]."""
+    """SR_h: frames are the batch."""
 
     def forward(self, x: Tensor, t: Tensor, low: Tensor, *told: Tensor) -> Tensor:
-        """The UNet's prediction for x [K, C, H, W] with condition low [K, C', H, W]."""
-        return super().forward(x.unsqueeze(2), t, low.unsqueeze(2), *told).squeeze(2)
+        """The UNet's prediction for x [1, K, C, H, W] with condition low [K, C', H, W]."""
+        x = x[0, :, None, :, None]  # [K, 1, C, 1, H, W]
+        out = super().forward(x, t.expand(len(x)), low.unsqueeze(2), *told)
+        return out[None, :, 0, :, 0]
 
 
 def load(checkpoint: Path, extras: Extras = NO_EXTRAS) -> MakeAVideo:
