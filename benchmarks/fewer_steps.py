@@ -111,9 +111,18 @@ def _video(
     cascade: Cascade, options: argparse.Namespace, prompt: str, seed: int, setting: str
 ) -> Any:
     sampler, _, steps = setting.partition(",")
-    params: dict[str, object] = dict(word.split("=", 1) for word in options.set)
-    params |= {f"sampler{options.param}": sampler, f"steps{options.param}": steps}
+    given = dict(word.split("=", 1) for word in options.set)
+    params: dict[str, object] = {name: _number(value) for name, value in given.items()}
+    params |= {f"sampler{options.param}": sampler, f"steps{options.param}": int(steps)}
     return cascade(prompt, mode=options.mode, seed=seed, params=params)
+
+
+def _number(word: str) -> object:
+    """The number that a word is, or the word."""
+    try:
+        return float(word) if "." in word else int(word)
+    except ValueError:
+        return word
 
 
 def _plot(rows: list[dict[str, Any]], options: argparse.Namespace) -> None:

@@ -32,7 +32,17 @@ from edgereel_export.modules.emu_config import EmuConfig, from_json
 from edgereel_export.modules.emu_unet import EmuUNet, is_own
 from edgereel_export.modules.sd_vae import SDVAE
 
-__all__ = ["LENGTH", "NETWORKS", "Encoded", "Network", "Parts", "networks", "read", "t5_encoder"]
+__all__ = [
+    "LENGTH",
+    "NETWORKS",
+    "Encoded",
+    "Network",
+    "Parts",
+    "check_widths",
+    "networks",
+    "read",
+    "t5_encoder",
+]
 
 Network = Literal["image", "video", "interpolation", "extension"]
 NETWORKS: tuple[Network, ...] = ("video", "interpolation", "extension")
@@ -72,8 +82,8 @@ def read(checkpoint: Path, wanted: Collection[Network]) -> Parts:
         InputError: one is missing, damaged, or does not fit the others.
     """
     diffusers_folder.check_text_to_image(checkpoint)
-    config = from_json(read_config(checkpoint / "unet"))
-    _, spatial = diffusers_folder.component(checkpoint, "unet")
+    sizes, spatial = diffusers_folder.component(checkpoint, "unet")
+    config = from_json(sizes)
     unets: dict[Network, EmuUNet] = {"image": EmuUNet(config, temporal=False)}
     fill(unets["image"], spatial, checkpoint / "unet")
     kept = {key: value for key, value in spatial.items() if not is_own(key)}
@@ -83,13 +93,7 @@ def read(checkpoint: Path, wanted: Collection[Network]) -> Parts:
     encoders = {"": _clip(checkpoint)}
     if len(config.cross_attention_dims) == 2:
         encoders["_2"] = _t5(checkpoint)
-    for (end, encoder), width in zip(encoders.items(), config.cross_attention_dims, strict=True):
-        if encoder.width != width:
-            raise InputError(
-                f"checkpoint: text_encoder{end} of {checkpoint} gives states of width "
-                f"{encoder.width}; expected {width}, as the UNet's cross_attention_dim says. Take "
-                f"both from one checkpoint."
-            )
+    check_widths(encoders, config, checkpoint)
     return Parts(
         config=config,
         unets=unets,
@@ -98,6 +102,21 @@ def read(checkpoint: Path, wanted: Collection[Network]) -> Parts:
         image=diffusers_folder.scheduler(checkpoint),
         video=diffusers_folder.scheduler(checkpoint, "video_scheduler") if wanted else None,
     )
+
+
+def check_widths(encoders: Mapping[str, Encoded], config: EmuConfig, source: Path) -> None:
+    """Checks that the text encoders read from `source` give what the networks take.
+
+    Raises:
+        InputError: one does not.
+    """
+    for (end, encoder), width in zip(encoders.items(), config.cross_attention_dims, strict=True):
+        if encoder.width != width:
+            raise InputError(
+                f"checkpoint: text_encoder{end} of {source} gives states of width {encoder.width}; "
+                f"expected {width}, as the UNet's cross_attention_dim says. Take both from one "
+                f"source."
+            )
 
 
 def _own(folder: Path) -> dict[str, Tensor]:

@@ -23,7 +23,14 @@ from edgereel.errors import InputError
 from edgereel_export import drawn_weights
 from edgereel_export.checkpoints import read_json
 from edgereel_export.diffusers_folder import SchedulerConfig, Tokens, clip_text_model
-from edgereel_export.emu_checkpoint import LENGTH, Encoded, Network, Parts, t5_encoder
+from edgereel_export.emu_checkpoint import (
+    LENGTH,
+    Encoded,
+    Network,
+    Parts,
+    check_widths,
+    t5_encoder,
+)
 from edgereel_export.modules.emu_config import EmuConfig, from_json
 from edgereel_export.modules.emu_unet import EmuUNet, is_own
 from edgereel_export.modules.sd_config import SDVAEConfig
@@ -74,25 +81,18 @@ def make(path: Path, wanted: Collection[Network]) -> Parts:
     """
     sizes = read_sizes(path)
     config = from_json(sizes.unet)
-    dims = config.cross_attention_dims
     unets: dict[Network, EmuUNet] = {"image": _drawn(config, "image")}
     unets |= {name: _drawn(config, name) for name in wanted}
     with torch.random.fork_rng(devices=[]):  # these are small, and have buffers with values
         torch.manual_seed(0)
         vae = SDVAE(SDVAEConfig.from_json(sizes.vae, channels=config.latent_channels))
         encoders = {"": _encoded(clip_text_model(sizes.text_encoder, path))}
-    if len(dims) == 2:
+    if len(config.cross_attention_dims) == 2:
         with torch.device("meta"):
             t5 = t5_encoder(sizes.text_encoder_2 or {}, path)
         drawn_weights.name_weights(t5, "text_encoder_2.{}".format)
         encoders["_2"] = _encoded(t5)
-    for end, width in zip(encoders, dims, strict=True):
-        if encoders[end].width != width:
-            raise InputError(
-                f"checkpoint: text_encoder{end} in {path} gives states of width "
-                f"{encoders[end].width}; expected {width}, as the UNet's cross_attention_dim says. "
-                f"Correct one of them."
-            )
+    check_widths(encoders, config, path)
     return Parts(
         config=config,
         unets=unets,

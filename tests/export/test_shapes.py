@@ -69,6 +69,17 @@ def test_text2video_zero_moves_the_view(tmp_path: Path) -> None:
     assert moved == pytest.approx(1.0, abs=0.2)
 
 
+def test_lavie_shows_its_prompt(tmp_path: Path) -> None:
+    """Only the base stage, as the others cost minutes here."""
+    folder = tmp_path / "lavie"
+    words = ["lavie", "--size", "shapes", "--mode", "video", "--out", str(folder)]
+    assert build_cli.main(words) == 0
+    video = load(folder, backend="ort")("a blue triangle moving up", seed=1)
+    assert video.frames.shape == (16, 64, 64, 3)
+    seen = _script("shapes_measure").measure(video.frames)
+    assert (seen.colour, seen.shape, seen.motion) == ("blue", "triangle", "up")
+
+
 def test_another_machine_makes_almost_the_same_video(
     shapes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

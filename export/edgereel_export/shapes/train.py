@@ -46,7 +46,7 @@ STEPS = {  # optimiser steps of a component; the second entry of a pair is on cl
     "lavie_base": (1000, 7800),  # small pictures, then larger ones
     "lavie_interpolation": (900,),
     "upscaler_vae": (500,),
-    "lavie_vsr": (1400,),
+    "lavie_vsr": (2700,),
     "emu_video": (3000,),
     "emu_interpolation": (1500,),
 }

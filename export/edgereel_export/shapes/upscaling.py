@@ -74,7 +74,8 @@ def vsr_component() -> Component:
             out: Tensor = unet.walk(torch.cat([x, low], 2), temb, states)
             return out
 
-        return denoise_loss(data, x0, predict, 0.8, _ALPHAS)
+        # what the small picture does not say, the outline's details, is a matter of little noise
+        return denoise_loss(data, x0, predict, 0.8 + progress, _ALPHAS)
 
     return Component(nn.ModuleDict({"lavie_vsr": unet}), loss)
 

@@ -34,6 +34,7 @@ from edgereel_export.modules import lavie_glue as glue
 from edgereel_export.modules.lavie_unet import InterpolationUNet, LaVieUNet
 from edgereel_export.modules.lavie_vsr import VSRUNet
 from edgereel_export.modules.sd_unet import UNet
+from edgereel_export.shapes.networks import LAVIE
 
 from .examples import pictures, randn
 from .extras import NO_EXTRAS, Extras
@@ -43,7 +44,7 @@ from .sd_plan import Facts
 
 __all__ = ["CHECKPOINTS", "LaVie", "load", "tiny"]
 
-CHECKPOINTS: dict[str, Path] = {}  # --size NAME: none comes with Edgereel yet
+CHECKPOINTS = {"shapes": LAVIE}  # --size NAME: checkpoints that come with Edgereel
 _SIZE = 320, 512  # default height and width
 _MOMENTS = ("mean", "deviation")
 _LARGE = {2: "H", 3: "W"}  # free axes of super-resolution's latents

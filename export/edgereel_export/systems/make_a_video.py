@@ -235,7 +235,7 @@ class _PerFrame(_Concatenated):
     def forward(self, x: Tensor, t: Tensor, low: Tensor, *told: Tensor) -> Tensor:
         """The UNet's prediction for x [1, K, C, H, W] with condition low [K, C', H, W]."""
         x = x[0, :, None, :, None]  # [K, 1, C, 1, H, W]
-        out = super().forward(x, t.expand(len(x)), low.unsqueeze(2), *told)
+        out = super().forward(x, t.expand(x.shape[0]), low.unsqueeze(2), *told)
         return out[None, :, 0, :, 0]
 
 
