@@ -50,7 +50,8 @@ def choose(
         for name, param in mode.params.items()
         if not isinstance(param, VideoParam)  # which is always given
     }
-    if unknown := sorted(defaults.keys() - known):
+    unknown = [] if wanted else sorted(defaults.keys() - known)  # others may not have been read
+    if unknown:
         raise InputError(
             f"checkpoint: {_FILE} names {unknown[0]!r}, which no mode has; expected some of "
             f"{', '.join(sorted(known))}. Correct the file."

@@ -70,9 +70,9 @@ def guided(network: Network, text: Any, scale: float) -> Callable[[Any, Any], An
     """The network's prediction for frames x [F, ...], its two guidance rows one after the other."""
 
     def predict(x: Any, t: Any) -> Any:
-        each = torch.full((len(x),), float(t))
+        now = torch.full((1,), float(t))
         with torch.no_grad():
-            rows = [network(x, each, text[row : row + 1]) for row in range(2)]
+            rows = [network(x[None], now, text[row : row + 1])[0] for row in range(2)]
         return rows[0] + scale * (rows[1] - rows[0])
 
     return predict
