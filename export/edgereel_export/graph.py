@@ -73,7 +73,9 @@ def export(
     outputs = dict(zip(graph.outputs, out if isinstance(out, tuple) else (out,), strict=True))
     path = folder / "graphs" / f"{name}.onnx"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _quiet(), torch.no_grad():
+    # to look up sizes that are free takes longer than to work them out again
+    uncached = torch._dynamo.config.patch(fake_tensor_cache_enabled=False)
+    with _quiet(), torch.no_grad(), uncached:
         program = torch.onnx.export(
             module,
             inputs,
