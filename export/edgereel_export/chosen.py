@@ -36,6 +36,8 @@ def choose(
 ) -> dict[str, Mode]:
     """The wanted modes, all if none is named, with defaults changed; the first is the default one.
 
+    With modes named, defaults may be of others, whose parts were then perhaps not read.
+
     Raises:
         InputError: there is no such mode, or no such param, or it cannot have that value.
     """
@@ -50,7 +52,7 @@ def choose(
         for name, param in mode.params.items()
         if not isinstance(param, VideoParam)  # which is always given
     }
-    unknown = [] if wanted else sorted(defaults.keys() - known)  # others may not have been read
+    unknown = [] if wanted else sorted(defaults.keys() - known)
     if unknown:
         raise InputError(
             f"checkpoint: {_FILE} names {unknown[0]!r}, which no mode has; expected some of "
