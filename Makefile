@@ -38,7 +38,7 @@ demo: $(VENV)/.installed-demo
 	@echo "The video is $(CURDIR)/demo.mp4"
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check

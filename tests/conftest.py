@@ -55,9 +55,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 _WEIGHT = {  # exports that many tests need
-    "lavie": 5,
-    "emu-video": 4,
-    "test_shapes.py": 3,
+    "test_shapes.py": 5,
+    "lavie": 4,
+    "emu-video": 3,
     "text2video-zero": 2,
     "make-a-video": 1,
 }
