@@ -19,35 +19,41 @@ from edgereel_export.modules.emu_unet import MOST_FRAMES, is_own
 
 from .captions import all_captions
 from .data import Data
-from .latent import BETAS, scaled_latents
+from .latent import BETAS, ClipLatents, scaled_latents
 from .losses import Component, denoise_loss, from_image_model, frozen, text_states
 from .world import Scenes, sample_scenes
 
 __all__ = ["emu_interpolation_component", "emu_video_component"]
 
-_PIXELS = 128
+_SMALL, _PIXELS = 64, 128
 _FPS = 16.0  # of interpolated frames
 _EVERY = 4  # of these, the network makes every fourth, and interpolation is given the same
 _CLIPS = 1024
+_SETTLED = 0.6  # share of the steps on large clips after which all timesteps are seen
 _FRAMES = 61  # in which a shape stays in the picture
 _LEVELS = 251  # timesteps of the noise on what interpolation is given
 _ALPHAS = torch.from_numpy(rescale_zero_terminal_snr(alphas_cumprod_scaled_linear(*BETAS))).float()
 
 
 def emu_video_component() -> Component:
-    """F: eight frames from the first one and a text, v-prediction."""
+    """F: eight frames from the first one and a text, v-prediction.
+
+    Which way a text moves things is learned from small clips, of which a step sees four times as
+    many: from large ones alone it was not. It is decided where noise is high, so low noise comes
+    last.
+    """
     unet = _from_image_model("emu_video")
     text = frozen("text_encoder")
     scenes = sample_scenes(_CLIPS, Data(4).rng, np.full(_CLIPS, _FPS))
-    place = torch.arange(FEW, dtype=torch.float32) * _EVERY
-    latents = scaled_latents(frozen("vae"), scenes, place, _PIXELS).half()
+    latents = ClipLatents(scenes, FEW, _EVERY)
 
-    def loss(data: Data, progress: float, clips: bool) -> Tensor:
-        rows = data.integers(_CLIPS, 4)
-        x0 = latents[rows].float()
+    def loss(data: Data, progress: float, large: bool) -> Tensor:
+        rows = data.integers(_CLIPS, 4 if large else 16)
+        x0 = latents.of(_PIXELS if large else _SMALL)[rows].float()
         given = torch.zeros(*x0.shape[:2], x0.shape[2] + 1, *x0.shape[3:])
         given[:, 0] = torch.cat([x0[:, 0], torch.ones_like(x0[:, 0, :1])], 1)
-        return _loss(data, unet, text, scenes.rows(rows), x0, given)
+        lowest = 500 if progress < _SETTLED else 0
+        return _loss(data, unet, text, scenes.rows(rows), x0, given, lowest)
 
     return Component(nn.ModuleDict({"emu_video": unet}), loss)
 
@@ -82,11 +88,17 @@ def _from_image_model(name: str) -> Any:
 
 
 def _loss(
-    data: Data, unet: Any, text: nn.Module, scenes: Scenes, x0: Tensor, given: Tensor
+    data: Data,
+    unet: Any,
+    text: nn.Module,
+    scenes: Scenes,
+    x0: Tensor,
+    given: Tensor,
+    lowest: int = 0,
 ) -> Tensor:
     """The squared error for clips [B, F, C, h, w] and what is given of them [B, F, C + 1, h, w]."""
     count = len(x0)
     told = all_captions(count, scenes, data.rng)
     states = text_states(data, text, [t if data.rng.random() > 0.1 else "" for t in told])
     known = (data.uniform(count) > 0.1).float().view(-1, 1, 1, 1, 1) * given
-    return denoise_loss(data, x0, lambda x, t: unet(x, t, (states,), known), 0.6, _ALPHAS)
+    return denoise_loss(data, x0, lambda x, t: unet(x, t, (states,), known), 0.6, _ALPHAS, lowest)

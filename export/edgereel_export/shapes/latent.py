@@ -22,6 +22,7 @@ from .networks import build
 from .world import FRAMES, Scenes, draw, sample_scenes
 
 __all__ = [
+    "ClipLatents",
     "reconstruction_loss",
     "scaled_latents",
     "unet_component",
@@ -90,6 +91,28 @@ def unet_component() -> Component:
         )
 
     return Component(nn.ModuleDict({"unet": unet}), loss)
+
+
+class ClipLatents:
+    """The latents of clips f16 [B, F, 4, h, w] by pixels of a side, made when asked for.
+
+    Args:
+        scenes: B scenes.
+        count: F.
+        every: frames of a scene from one of these to the next.
+    """
+
+    def __init__(self, scenes: Scenes, count: int, every: int) -> None:
+        self._scenes, self._vae = scenes, frozen("vae")
+        self._place = torch.arange(count, dtype=torch.float32) * every
+        self._made: dict[int, Tensor] = {}
+
+    def of(self, pixels: int) -> Tensor:
+        """Those of pictures of this size; those of another one are given up."""
+        if pixels not in self._made:
+            made = scaled_latents(self._vae, self._scenes, self._place, pixels).half()
+            self._made = {pixels: made}
+        return self._made[pixels]
 
 
 def scaled_latents(vae: nn.Module, scenes: Scenes, frames: Tensor, pixels: int) -> Tensor:

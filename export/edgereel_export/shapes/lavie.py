@@ -18,9 +18,9 @@ from edgereel_export.modules.sd_vae import SDEncoder
 
 from .captions import all_captions
 from .data import Data
-from .latent import scaled_latents
+from .latent import ClipLatents
 from .losses import Component, denoise_loss, from_image_model, frozen, text_states
-from .world import Scenes, draw, sample_scenes
+from .world import draw, sample_scenes
 
 __all__ = ["base_component", "interpolation_component"]
 
@@ -65,7 +65,7 @@ def base_component() -> Component:
         _look_both_ways(block.attn_temp)
     text: Any = frozen("text_encoder")
     scenes = sample_scenes(_CLIPS, Data(3).rng, np.full(_CLIPS, _FPS))
-    latents = _Bank(scenes)
+    latents = ClipLatents(scenes, _FRAMES, _EVERY)
 
     def loss(data: Data, progress: float, clips: bool) -> Tensor:
         phase = _PHASES[clips]
@@ -108,21 +108,6 @@ def _clip_levels(data: Data, t: Tensor, phase: _Phase, progress: float) -> tuple
     frames = data.integers(_FRAMES, count)
     levels[hinted, frames[hinted]] = data.integers(_HINT, count)[hinted]
     return t, levels
-
-
-class _Bank:
-    """The latents of clips f16 [_CLIPS, F, 4, h, w] by pixels of a side, made when asked for."""
-
-    def __init__(self, scenes: Scenes) -> None:
-        self._scenes, self._vae = scenes, frozen("vae")
-        self._made: dict[int, Tensor] = {}
-
-    def of(self, pixels: int) -> Tensor:
-        """Those of pictures of this size."""
-        if pixels not in self._made:
-            place = torch.arange(_FRAMES, dtype=torch.float32) * _EVERY
-            self._made = {pixels: scaled_latents(self._vae, self._scenes, place, pixels).half()}
-        return self._made[pixels]
 
 
 def _look_both_ways(attention: Any) -> None:

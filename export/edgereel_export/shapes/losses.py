@@ -65,8 +65,9 @@ def denoise_loss(
     predict: Callable[[Tensor, Tensor], Tensor],
     power: float,
     table: Tensor = COSINE,
+    lowest: int = 0,
 ) -> Tensor:
-    """Squared error of the v-prediction at timesteps t = 1000 u^power.
+    """Squared error of the v-prediction at timesteps t from `lowest` to 999, as u^power.
 
     Args:
         data: source of the timesteps.
@@ -74,8 +75,10 @@ def denoise_loss(
         predict: the network, of a noisy x and t f32 [B].
         power: below 1 leans to high noise.
         table: alphas_cumprod, f32 [1000].
+        lowest: the timestep with the least noise.
     """
-    t = (data.uniform(len(x0)) ** power * 1000).long().clamp(max=999)
+    t = lowest + (data.uniform(len(x0)) ** power * (1000 - lowest)).long()
+    t = t.clamp(max=999)
     alphas = table[t].view(-1, *[1] * (x0.ndim - 1))
     noise = torch.randn_like(x0)
     x = alphas.sqrt() * x0 + (1 - alphas).sqrt() * noise

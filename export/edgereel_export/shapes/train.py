@@ -47,7 +47,7 @@ STEPS = {  # optimiser steps of a component; the second entry of a pair is on cl
     "lavie_interpolation": (900,),
     "upscaler_vae": (500,),
     "lavie_vsr": (2700,),
-    "emu_video": (3000,),
+    "emu_video": (1200, 3000),  # small clips, then larger ones
     "emu_interpolation": (1500,),
 }
 
