@@ -12,6 +12,7 @@ BIN := $(VENV)/bin
 # The first interpreter that is new enough and can make a virtual environment; `make PYTHON=… demo` picks another.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.10 python3; do \
 	$$p -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1 && echo $$p && break; done)
+KERNELS := $(shell find kernels -path kernels/build -prune -o -type f -print)
 PROMPT ?= a small red circle moving right
 # Only files that git would keep, so a build folder is never linted. Empty outside a clone.
 CXX_FILES = $(shell git ls-files -co --exclude-standard -- '*.cc' '*.cu' '*.cuh' '*.h' '*.hpp' 2>/dev/null)
@@ -32,12 +33,18 @@ $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet -e '.[ort,export,rtx,dev]'
 	@touch $@ $(VENV)/.installed-demo
 
-demo: $(VENV)/.installed-demo
+# Without a C++ compiler, or without the network for ONNX Runtime's headers, all works but slower.
+$(VENV)/.installed-kernels: $(KERNELS) | $(BIN)/python
+	@if command -v c++ g++ clang++ >/dev/null; then $(BIN)/python -m pip install --quiet ./kernels; else false; fi \
+		|| echo "make: Edgereel's kernels were not built; graphs run on standard operators" >&2
+	@touch $@
+
+demo: $(VENV)/.installed-demo $(VENV)/.installed-kernels
 	$(BIN)/python export/build.py shapes
 	$(BIN)/edgereel generate engines/shapes -p "$(PROMPT)" -o demo.mp4
 	@echo "The video is $(CURDIR)/demo.mp4"
 
-test: $(VENV)/.installed-dev
+test: $(VENV)/.installed-dev $(VENV)/.installed-kernels
 	$(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 lint: $(VENV)/.installed-dev
@@ -53,7 +60,7 @@ format: $(VENV)/.installed-dev
 	$(if $(CXX_FILES),$(BIN)/clang-format -i $(CXX_FILES))
 
 clean:
-	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis demo.mp4
+	rm -rf build dist kernels/build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis demo.mp4
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 distclean: clean

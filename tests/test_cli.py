@@ -12,7 +12,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgereel import cli, cli_doctor, cli_flags, cli_progress, cli_verify, noise, plan, weights
+from edgereel import (
+    cli,
+    cli_doctor,
+    cli_flags,
+    cli_progress,
+    cli_verify,
+    kernel_library,
+    noise,
+    plan,
+    weights,
+)
 from edgereel.interpreter import Progress
 
 TOY = str(Path(__file__).parent / "data" / "toy")
@@ -86,6 +96,21 @@ def test_metadata_says_what_was_done(tmp_path: Path) -> None:
     assert metadata["seed"] == 3
     assert metadata["prompt"] == "a dot"
     assert metadata["backend"] == "ort"
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_kernels_are_named_and_can_be_left_out(
+    tmp_path: Path, there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where they are installed (here a library that cannot be loaded) they are loaded, or not."""
+    broken = tmp_path / "library"
+    broken.touch()
+    monkeypatch.setattr(kernel_library, "path", lambda: broken if there else None)
+    words = ["generate", TOY, *ORT, "-p", "x", "-o", str(tmp_path / "out"), "--metadata"]
+    told = tmp_path / "told.json"
+    assert cli.main([*words, str(told), "--no-kernels"]) == 0
+    assert json.loads(told.read_text())["kernels"] == "none: standard operators"
+    assert (cli.main([*words, str(told)]) == 0) is not there
 
 
 def test_given_noise_takes_the_place_of_drawn_noise(tmp_path: Path, toy: plan.Plan) -> None:

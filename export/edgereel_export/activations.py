@@ -182,6 +182,12 @@ def _read(node: Any) -> Iterator[str]:
 
 def _workspace(node: Any, sizes: _Sizes) -> Bytes:
     """What a node takes beside its inputs and outputs."""
+    if node.op_type == "TemporalAttention":  # its definition: parts cut out, turned, and scores
+        rows, frames, pixels, _ = sizes.shape(node.input[0])
+        heads = next(a.i for a in node.attribute if a.name == "heads")
+        scores = sizes.product(node.input[0], (rows, pixels, heads, frames, frames))
+        parts = sizes.bytes(node.input[0])
+        return {name: 2 * parts.get(name, 0) + scores.get(name, 0) for name in parts | scores}
     if node.op_type != "Attention":
         return {}
     query, key = (sizes.shape(name) for name in node.input[:2])

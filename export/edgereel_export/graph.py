@@ -24,6 +24,7 @@ from .activations import activations
 from .exact_group_norm import exact_group_norm
 from .group_norm import as_function
 from .shared_weights import SharedWeights
+from .temporal_attention import define
 
 __all__ = ["OPSET", "TOLERANCE", "Graph", "export", "fitting"]
 
@@ -93,6 +94,7 @@ def export(
             program.optimize()
             drawn_weights.put_into(program.model, module)
         as_function(program.model)
+        define(program.model)
         program.save(path, external_data=True)
     files = (weights or SharedWeights()).share(path)
     if not drawn:

@@ -75,6 +75,7 @@ def generate(words: Sequence[str]) -> int:
         backend=options.backend,
         threads=options.threads,
         low_vram=options.low_vram,
+        kernels=options.kernels,
     )
     if not options.quiet:
         print(f"backend {cascade.reason}", file=sys.stderr)
@@ -163,7 +164,12 @@ def verify(words: Sequence[str]) -> int:
     options = parser.parse_args(words)
     if options.json is not None:
         files.check_place(Path(options.json))
-    cascade = pipeline.load(options.folder, backend=options.backend, threads=options.threads)
+    cascade = pipeline.load(
+        options.folder,
+        backend=options.backend,
+        threads=options.threads,
+        kernels=options.kernels,
+    )
     print(f"backend {cascade.reason}", file=sys.stderr)
     results = list(cli_verify.verify(cascade.plan, cascade.backend, options.tolerance))
     print("\n".join(cli_verify.report(cascade.plan, results)))

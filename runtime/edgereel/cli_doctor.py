@@ -5,10 +5,10 @@ import importlib
 import platform
 import subprocess
 from importlib import metadata
-from pathlib import Path
 
 import imageio_ffmpeg
 
+from edgereel import kernel_library
 from edgereel.backends import BACKENDS
 
 __all__ = ["doctor"]
@@ -133,6 +133,7 @@ def _ffmpeg() -> tuple[str, str]:
 
 
 def _kernels() -> tuple[str, str]:
-    """Our compiled kernel libraries beside this package."""
-    found = sorted(path.name for path in Path(__file__).parent.rglob("libedgereel*.so"))
-    return ", ".join(found) or "none (graphs run on standard ops)", ""
+    """Our kernels for ONNX Runtime on a CPU."""
+    found = kernel_library.path()
+    todo = "" if found else "faster with a C++ compiler and `pip install ./kernels`"
+    return kernel_library.name(found), todo

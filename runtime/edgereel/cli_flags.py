@@ -36,7 +36,7 @@ _SHORT = {"prompt": "-p", "negative_prompt": "-n"}
 # Our own options of `generate`; a param of such a name is reached through --set only.
 _RESERVED = frozenset(
     ("help", "output", "mode", "continue", "backend", "threads", "noise", "metadata", "set")
-) | {"quiet", "progress", "debug", "low_vram"}
+) | {"quiet", "progress", "debug", "low_vram", "kernels", "no_kernels"}
 
 
 class Parser(argparse.ArgumentParser):
@@ -124,10 +124,16 @@ def _generate_parser() -> Parser:
 
 
 def add_backend(parser: argparse.ArgumentParser) -> None:
-    """Adds --backend and --threads."""
+    """Adds --backend, --threads and --no-kernels."""
     names = ", ".join(("auto", *BACKENDS))
     parser.add_argument("--backend", default="auto", metavar="NAME", help=f"{names} (default auto)")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
+    parser.add_argument(
+        "--no-kernels",
+        dest="kernels",
+        action="store_false",
+        help="do without Edgereel's own kernels for ONNX Runtime",
+    )
 
 
 def dashed(argv: Sequence[str]) -> list[str]:

@@ -207,6 +207,7 @@ def load(
     threads: int | None = None,
     verify_hashes: bool = True,
     low_vram: bool = False,
+    kernels: bool = True,
 ) -> Cascade:
     """The cascade in a folder; its graphs load at their first use.
 
@@ -216,6 +217,7 @@ def load(
         threads: CPU threads of the backend; None leaves the choice to it.
         verify_hashes: compare each file with the plan's sha256 before it is used.
         low_vram: drop the engines of a stage after it; every call loads them again.
+        kernels: use Edgereel's own kernels where they are installed.
 
     Raises:
         PlanError: the folder is not a cascade, or is damaged.
@@ -228,7 +230,7 @@ def load(
             f"all cores."
         )
     plan = plans.load(path)
-    chosen, reason = backends.choose(backend, plan, threads=threads)
+    chosen, reason = backends.choose(backend, plan, threads=threads, kernels=kernels)
     runner = Interpreter(plan, chosen, verify_hashes=verify_hashes, low_vram=low_vram)
     return Cascade(plan, runner, reason)
 

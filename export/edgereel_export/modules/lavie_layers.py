@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .frame_attention import Turns, attend_frames
 from .sd_layers import Batch, Projections, Resnet
 
 __all__ = [
@@ -99,18 +100,14 @@ class FrameAttention(Projections):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [G, F, S, C] -> as x."""
-        rows, frames, pixels, _ = x.shape
-        q, k, v = (
-            part.unflatten(3, (self.heads, -1)).permute(0, 2, 3, 1, 4).flatten(0, 1)
-            for part in (self.to_q(x), self.to_k(x), self.to_v(x))
-        )
-        h = self.attend(q, k, v).reshape(rows, pixels, self.heads, frames, -1)
-        out: Tensor = self.to_out[0](h.permute(0, 3, 1, 2, 4).reshape(x.shape))
+        weights = torch.cat([layer.weight for layer in (self.to_q, self.to_k, self.to_v)])
+        h = attend_frames(F.linear(x, weights), self.heads, *self.told(*x.shape[1::2]))
+        out: Tensor = self.to_out[0](h)
         return out
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attention over the frames; all [G*S, heads, F, C/heads]."""
-        return F.scaled_dot_product_attention(q, k, v)
+    def told(self, frames: int, channels: int) -> tuple[Turns | None, Tensor | None]:
+        """What tells frames apart: turns of queries and keys, and what scores get."""
+        return None, None
 
 
 class Rotary(nn.Module):
@@ -124,16 +121,11 @@ class Rotary(nn.Module):
         super().__init__()
         self.freqs = nn.Parameter(10000.0 ** (-torch.arange(0, _TURNED, 2) / _TURNED))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x [..., F, d] -> as x."""
-        turned = min(_TURNED, x.shape[-1])
-        number = torch.arange(x.shape[-2], dtype=torch.float32, device=x.device)
-        angle = number[:, None] * self.freqs.float()[: turned // 2]
-        cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)  # [F, turned/2]
-        pairs = x[..., :turned].reshape(*x.shape[:-1], turned // 2, 2)
-        a, b = pairs.unbind(-1)
-        out = torch.stack([a * cos - b * sin, b * cos + a * sin], -1).flatten(-2)
-        return out if turned == x.shape[-1] else torch.cat([out, x[..., turned:]], -1)
+    def forward(self, frames: int, width: int) -> Turns:
+        """The turns of so many frames, of heads of `width` channels."""
+        number = torch.arange(frames, dtype=torch.float32, device=self.freqs.device)
+        angle = number[:, None] * self.freqs.float()[: min(_TURNED, width) // 2]
+        return Turns(angle.cos(), angle.sin(), interleaved=True)
 
 
 def _bucket(distance: int) -> int:
@@ -175,8 +167,7 @@ class RelativeFrameAttention(FrameAttention):
         self.time_rel_pos_bias = _RelativeBias(heads)
         self.rotary_emb = rotary
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attention over the frames; all [G*S, heads, F, C/heads]."""
-        bias = self.time_rel_pos_bias(q.shape[2])[None]
-        q, k = self.rotary_emb(q), self.rotary_emb(k)
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    def told(self, frames: int, channels: int) -> tuple[Turns, Tensor]:
+        """Turns, and a bias f32 [heads, F, F]."""
+        turns: Turns = self.rotary_emb(frames, channels // self.heads)
+        return turns, self.time_rel_pos_bias(frames)

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .frame_attention import Turns, attend_frames
+
 __all__ = [
     "AddedKVAttention",
     "Resnet",
@@ -162,17 +164,11 @@ class AddedKVAttention(nn.Module):
         return x + out.transpose(1, 2).reshape(shape)
 
 
-def rotary(frames: int, width: int) -> tuple[Tensor, Tensor]:
-    """Cosines and sines, each f32 [frames, width/2]: angle = frame * 10000^(-2i/width)."""
+def rotary(frames: int, width: int) -> Turns:
+    """Of the channel pairs (i, i + width/2): angle = frame * 10000^(-2i/width)."""
     frequency = 10000.0 ** (-torch.arange(0, width, 2, dtype=torch.float32) / width)
     angle = torch.arange(frames, dtype=torch.float32)[:, None] * frequency
-    return angle.cos(), angle.sin()
-
-
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate the channel pairs (i, i + half) of x [..., F, d]."""
-    a, b = x.chunk(2, dim=-1)
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+    return Turns(angle.cos(), angle.sin(), interleaved=False)
 
 
 class TemporalAttention(nn.Module):
@@ -193,12 +189,10 @@ class TemporalAttention(nn.Module):
     def forward(self, x: Tensor, frames: int) -> Tensor:
         """[B*F, C, H, W] -> the same shape."""
         _, c, h, w = x.shape
-        y = self.group_norm(x).reshape(-1, frames, c, h * w).permute(0, 3, 1, 2)
-        y = y.reshape(-1, frames, c)  # [B*HW, F, C]
-        cos, sin = (table.to(x) for table in rotary(frames, self.head_dim))
-        q = _rotate(_heads(self.to_q(y), self.head_dim), cos, sin)
-        k = _rotate(_heads(self.to_k(y), self.head_dim), cos, sin)
-        y = F.scaled_dot_product_attention(q, k, _heads(self.to_v(y), self.head_dim))
-        out: Tensor = self.to_out[0](y.transpose(1, 2).flatten(2))
-        out = out.reshape(-1, h * w, frames, c).permute(0, 2, 3, 1)
-        return x + out.reshape(x.shape)
+        y = self.group_norm(x).reshape(-1, frames, c, h * w).transpose(2, 3)  # [B, F, HW, C]
+        parts = self.to_q, self.to_k, self.to_v
+        weight, bias = (torch.cat([getattr(p, n) for p in parts]) for n in ("weight", "bias"))
+        turns = rotary(frames, self.head_dim)
+        y = attend_frames(F.linear(y, weight, bias), c // self.head_dim, turns)
+        out: Tensor = self.to_out[0](y).transpose(2, 3).reshape(x.shape)
+        return x + out

@@ -1,7 +1,7 @@
 """What the interpreter needs of an inference library, and the list of libraries.
 
 A backend owns buffers and loads graphs; an engine is one loaded graph. A new backend is one file
-here and one line in BACKENDS; its class is made with `(plan, threads)` and offers
+here and one line in BACKENDS; its class is made with `(plan, threads, kernels)` and offers
 
     unusable(plan) -> str | None    why it cannot run this cascade here, or None (a staticmethod)
 """
@@ -87,7 +87,9 @@ class Backend(Protocol):
         """For the metadata of a video: at least library, device and precision."""
 
 
-def choose(name: str, plan: Plan, *, threads: int | None = None) -> tuple[Backend, str]:
+def choose(
+    name: str, plan: Plan, *, threads: int | None = None, kernels: bool = True
+) -> tuple[Backend, str]:
     """The backend for this cascade and a sentence that says why this one.
 
     "auto" takes the first of BACKENDS that can run; the sentence names what was passed over.
@@ -108,6 +110,6 @@ def choose(name: str, plan: Plan, *, threads: int | None = None) -> tuple[Backen
         reason = cast("str | None", made.unusable(plan))
         if reason is None:
             why = "asked for" if name != "auto" else "; ".join(passed_over) or "the first choice"
-            return cast(Backend, made(plan, threads)), f"{candidate}: {why}"
+            return cast(Backend, made(plan, threads, kernels)), f"{candidate}: {why}"
         passed_over.append(f"{candidate} cannot run ({reason})")
     raise BackendUnavailable(". ".join(passed_over) + ". `edgereel doctor` says what to install.")

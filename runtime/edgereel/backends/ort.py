@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from edgereel import host_memory
+from edgereel import host_memory, kernel_library
 from edgereel.backends import Array, Buffer
 from edgereel.errors import EngineError
 from edgereel.plan import GraphSpec, Plan
@@ -38,12 +38,13 @@ class Ort:
 
     name = "ort"
 
-    def __init__(self, plan: Plan, threads: int | None = None) -> None:
+    def __init__(self, plan: Plan, threads: int | None = None, kernels: bool = True) -> None:
         import onnxruntime
 
         self._plan = plan
         self._ort = onnxruntime
         self._threads = threads
+        self._kernels = kernel_library.path() if kernels else None
         # 3 = errors: warnings of the graph optimiser are no use to a user.
         onnxruntime.set_default_logger_severity(3)
 
@@ -56,7 +57,7 @@ class Ort:
 
     def load(self, path: Path, spec: GraphSpec) -> Engine:
         """The .onnx file as a session with all graph optimisations."""
-        options = session_options(self._threads)
+        options = session_options(self._threads, self._kernels)
         _give_back()  # what dropped engines had
         try:
             session = self._ort.InferenceSession(
@@ -95,6 +96,7 @@ class Ort:
             "library": f"onnxruntime {self._ort.__version__}",
             "device": "CPU" + (f", {self._threads} threads" if self._threads else ""),
             "precision": Engine.precision,
+            "kernels": kernel_library.name(self._kernels),
         }
 
 
@@ -125,8 +127,13 @@ class Engine:
             ) from error
 
 
-def session_options(threads: int | None = None) -> Any:
-    """How sessions are made here, with the arena that they share in place."""
+def session_options(threads: int | None = None, kernels: Path | None = None) -> Any:
+    """How sessions are made here, with the arena that they share in place.
+
+    Args:
+        threads: None leaves their number to ONNX Runtime.
+        kernels: a library of our operators; None: their definitions in the files are run.
+    """
     import onnxruntime
 
     _make_shared_arena()
@@ -141,6 +148,15 @@ def session_options(threads: int | None = None) -> Any:
     # A buffer goes back to the arena after its last reader. Reused for a later value of its
     # shape instead, it stays meanwhile: 229 MB instead of 88 MB on a small UNet, no faster.
     options.enable_mem_reuse = False
+    if kernels is not None:
+        try:
+            options.register_custom_ops_library(str(kernels))
+        except Exception as error:  # as in load
+            raise EngineError(
+                f"{kernels}: ONNX Runtime cannot load it ({_first_line(error)}); expected kernels "
+                f"for onnxruntime {onnxruntime.__version__}. Install them again with `pip install "
+                f"./kernels`, or do without them: --no-kernels, kernels=False."
+            ) from error
     return options
 
 

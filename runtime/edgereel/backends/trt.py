@@ -37,7 +37,7 @@ class Trt:
 
     name = "trt"
 
-    def __init__(self, plan: Plan, threads: int | None = None) -> None:
+    def __init__(self, plan: Plan, threads: int | None = None, kernels: bool = True) -> None:
         self._plan = plan
         self._memory = Memory()
         self._opened: dict[str, builds.Build] = {}  # by graph
