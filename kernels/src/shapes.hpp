@@ -18,6 +18,11 @@ constexpr int kLanes = 16;
 
 constexpr std::int64_t padded(std::int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
 
+// Rows of a product that are computed together, in registers; F is padded to a multiple.
+constexpr int kRows = 8;
+
+constexpr std::int64_t rows_of(std::int64_t frames) { return (frames + kRows - 1) / kRows * kRows; }
+
 // Neighbouring pixels that a thread holds at once.
 constexpr std::int64_t tile_of(const TemporalAttentionShape& shape) {
   const std::int64_t tile = 640 / (shape.heads * shape.width);
@@ -28,7 +33,8 @@ constexpr std::int64_t tile_of(const TemporalAttentionShape& shape) {
 constexpr std::size_t temporal_attention_scratch(const TemporalAttentionShape& shape) {
   const std::int64_t columns = padded(shape.frames), wide = padded(shape.width);
   const std::int64_t channels = tile_of(shape) * shape.heads * shape.width;
-  return std::size_t(shape.frames * (4 * channels + 2 * kLanes + columns) + 2 * wide * columns);
+  return std::size_t(shape.frames * (3 * channels + kLanes) +
+                     rows_of(shape.frames) * (channels + kLanes + columns) + 2 * wide * columns);
 }
 
 // Tables f32 [batch, F, n] as [batch, n, columns of F], which is how the kernel reads angles

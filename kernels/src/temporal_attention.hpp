@@ -34,7 +34,6 @@ namespace {
 
 typedef float Lanes __attribute__((vector_size(kLanes * sizeof(float))));  // of GCC and Clang
 typedef std::int32_t Integers __attribute__((vector_size(kLanes * sizeof(float))));
-constexpr int kRows = 8;  // of a product, in registers
 
 inline Lanes lanes(const float* from) {
   Lanes value;
@@ -131,30 +130,19 @@ inline void turn(const TemporalAttentionShape& shape, const float* cos, const fl
 }
 
 // out[rows, columns] = sum over depth of a[depth, rows] b[depth, columns], for whole vectors of
-// columns; the distances from row to row are given, a's values lie one after the other.
-template <int Rows>
-inline void multiply_rows(const float* a, std::int64_t a_step, const float* b, std::int64_t b_step,
-                          std::int64_t depth, std::int64_t columns, float* out,
-                          std::int64_t out_step) {
-  for (std::int64_t column = 0; column < columns; column += kLanes) {
-    Lanes sum[Rows] = {};
-    for (std::int64_t d = 0; d < depth; ++d) {
-      const Lanes row = lanes(b + d * b_step + column);
-      for (int r = 0; r < Rows; ++r) sum[r] += a[d * a_step + r] * row;
-    }
-    for (int r = 0; r < Rows; ++r) keep(sum[r], out + r * out_step + column);
-  }
-}
-
+// columns and whole tiles of rows; the distances from row to row are given.
 inline void multiply(const float* a, std::int64_t a_step, const float* b, std::int64_t b_step,
                      std::int64_t rows, std::int64_t depth, std::int64_t columns, float* out,
                      std::int64_t out_step) {
-  std::int64_t row = 0;
-  for (; row + kRows <= rows; row += kRows)
-    multiply_rows<kRows>(a + row, a_step, b, b_step, depth, columns, out + row * out_step,
-                         out_step);
-  for (; row < rows; ++row)
-    multiply_rows<1>(a + row, a_step, b, b_step, depth, columns, out + row * out_step, out_step);
+  for (std::int64_t row = 0; row < rows; row += kRows)
+    for (std::int64_t column = 0; column < columns; column += kLanes) {
+      Lanes sum[kRows] = {};
+      for (std::int64_t d = 0; d < depth; ++d) {
+        const Lanes line = lanes(b + d * b_step + column);
+        for (int r = 0; r < kRows; ++r) sum[r] += a[d * a_step + row + r] * line;
+      }
+      for (int r = 0; r < kRows; ++r) keep(sum[r], out + (row + r) * out_step + column);
+    }
 }
 
 // scores [F keys, columns of queries]: what is e^score, divided by its sum over keys.
@@ -190,11 +178,12 @@ void temporal_attention(const TemporalAttentionShape& shape, const T* qkv, const
   const std::int64_t F = shape.frames, D = shape.width, S = shape.pixels, H = shape.heads;
   const std::int64_t C = H * D, columns = padded(F), wide = padded(D), tile = tile_of(shape);
   const std::int64_t given = tile * 3 * C + kLanes, made = tile * C + kLanes;
+  const std::int64_t rows = rows_of(F);
   float* frames = scratch;             // [F, tile * 3C], and a vector more to read
-  float* result = frames + F * given;  // [F, tile * C], and a vector more to write
-  float* q = result + F * made;        // [wide, columns]
+  float* result = frames + F * given;  // [rows, tile * C], and a vector more to write
+  float* q = result + rows * made;     // [wide, columns]
   float* k = q + wide * columns;       // as q
-  float* scores = k + wide * columns;  // [F, columns]
+  float* scores = k + wide * columns;  // [rows, columns]
   std::fill(frames, result, 0.0f);
   for (std::int64_t start = first; start < last; start += tile) {
     const std::int64_t count = std::min(tile, last - start);
@@ -209,10 +198,10 @@ void temporal_attention(const TemporalAttentionShape& shape, const T* qkv, const
         transposed(head + C, given, F, D, columns, k);
         turn(shape, cos, sin, shape.scale, columns, q);
         turn(shape, cos, sin, 1.0f, columns, k);
-        multiply(k, columns, q, columns, F, D, columns, scores, columns);
+        multiply(k, columns, q, columns, rows, D, columns, scores, columns);
         softmax(bias ? bias + h * F * columns : nullptr, F, columns, scores);
         // writes a part of the head after it, whose turn comes later
-        multiply(scores, columns, head + 2 * C, given, F, F, wide, result + p * C + h * D, made);
+        multiply(scores, columns, head + 2 * C, given, rows, F, wide, result + p * C + h * D, made);
       }
     for (std::int64_t f = 0; f < F; ++f) {
       T* to = out + ((b * F + f) * S + start) * C;
