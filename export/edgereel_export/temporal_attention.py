@@ -59,11 +59,11 @@ _TABLES = """
     sin_like = CastLike(sin_all, qkv)
 """
 _TURN = """
-    {x}_a, {x}_b = Split <axis = -1, num_outputs = 2> ({x}_pairs)
-    {x}_a_cos = Mul({x}_a, cos_turn)
-    {x}_a_sin = Mul({x}_a, sin_turn)
-    {x}_b_cos = Mul({x}_b, cos_turn)
-    {x}_b_sin = Mul({x}_b, sin_turn)
+    {x}_a, {x}_b = Split <axis = -1, num_outputs = 2> ({pairs})
+    {x}_a_cos = Mul({x}_a, {cos})
+    {x}_a_sin = Mul({x}_a, {sin})
+    {x}_b_cos = Mul({x}_b, {cos})
+    {x}_b_sin = Mul({x}_b, {sin})
     {x}_first = Sub({x}_a_cos, {x}_b_sin)
     {x}_second = Add({x}_b_cos, {x}_a_sin)
     {x}_both = Concat <axis = -1> ({x}_first, {x}_second)
@@ -92,17 +92,15 @@ _OUT = """
 def body(*, turned: bool, biased: bool, interleaved: bool) -> str:
     """The definition in ONNX's text form, for nodes with these inputs and this attribute."""
     lines, q, k, mask = [_SHAPES], "q", "k", ""
-    if turned:
-        turn = "".join(_TURN.format(x=x) for x in "qk")
-        if interleaved:
-            lines += [_TABLES, _PAIRS, turn, _JOINED]
-            q, k = "q_turned", "k_turned"
-        else:
-            names = {"q_pairs": "q", "k_pairs": "k", "cos_turn": "cos_like", "sin_turn": "sin_like"}
-            for name, whole in names.items():
-                turn = turn.replace(name, whole)
-            lines += [_TABLES, turn]
-            q, k = "q_both", "k_both"
+    if turned and interleaved:
+        tables = {"cos": "cos_turn", "sin": "sin_turn"}
+        turns = (_TURN.format(x=x, pairs=f"{x}_pairs", **tables) for x in "qk")
+        lines += [_TABLES, _PAIRS, *turns, _JOINED]
+        q, k = "q_turned", "k_turned"
+    elif turned:
+        turns = (_TURN.format(x=x, pairs=x, cos="cos_like", sin="sin_like") for x in "qk")
+        lines += [_TABLES, *turns]
+        q, k = "q_both", "k_both"
     if biased:
         lines.append("    bias_1 = Unsqueeze(bias, same)\n    mask = CastLike(bias_1, qkv)\n")
         mask = ", mask"

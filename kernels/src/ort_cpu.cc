@@ -95,10 +95,12 @@ struct AttentionKernel {
     if ((cos == nullptr) != (sin == nullptr)) refuse(node, "expected both of cos and sin, or none");
     if (cos) {
       const auto turned = dims(context, 1);
-      if (turned.size() != 2 || turned[0] != frames || 2 * turned[1] > shape.width ||
-          dims(context, 2) != turned)
+      const bool fits = turned.size() == 2 && turned[0] == frames && dims(context, 2) == turned &&
+                        (interleaved ? 2 * turned[1] <= shape.width : 2 * turned[1] == shape.width);
+      if (!fits)
         refuse(node, "cos is ", text(turned), " and sin ", text(dims(context, 2)),
-               "; expected both [", frames, " frames, at most ", shape.width / 2, "]");
+               "; expected both [", frames, " frames, ", interleaved ? "at most " : "",
+               shape.width / 2, "]");
       shape.turned = 2 * turned[1];
     }
     if (bias && dims(context, 3) != std::vector<std::int64_t>{heads, frames, frames})

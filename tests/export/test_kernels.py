@@ -168,6 +168,17 @@ def test_sizes_that_do_not_fit_are_refused(change: Feeds, told: str) -> None:
 
 
 @needs_library
+def test_halves_are_those_of_whole_heads() -> None:
+    case = (17, 3, 3, 8, 8, False, False)
+    feeds = attention_feeds(case, "f4")
+    session = onnxruntime.InferenceSession(
+        attention_model(case, feeds), session_options(1, LIBRARY)
+    )
+    with pytest.raises(Exception, match=r"cos is \[17, 2\].*expected both \[17 frames, 4\]"):
+        session.run(None, feeds | {k: feeds[k][:, :2] for k in ("cos", "sin")})
+
+
+@needs_library
 def test_no_pixels_give_nothing() -> None:
     feeds = attention_feeds(CASES[2], "f4")
     session = onnxruntime.InferenceSession(
