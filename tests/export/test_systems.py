@@ -87,14 +87,14 @@ def test_no_weight_is_stored_twice(tiny: Any) -> None:
     assert stored < 1.2 * sum(map(len, places)) + 1000 * len(places)
 
 
-def test_only_the_modes_that_are_wanted(tiny_text2video_zero: Any, tmp_path: Path) -> None:
-    cascade = tiny_text2video_zero.cascade
-    modes = choose(cascade.modes(), ["image"], {"steps": 2, "t0": 5})
-    assert modes["image"].params["steps"].default == 2  # t0 is a parameter of other modes
+def test_only_the_modes_that_are_wanted(tiny_emu_video: Any, tmp_path: Path) -> None:
+    cascade = tiny_emu_video.cascade
+    modes = choose(cascade.modes(), ["image"], {"steps": 2, "image_guidance": 5.0})
+    assert modes["image"].params["steps"].default == 2  # the other is a parameter of other modes
     assert choose(cascade.modes(), ["image"], {"of_a_mode_not_read": 1}).keys() == {"image"}
     written = write_folder(cascade, tmp_path / "c", name="c", system="s", modes=modes)
     assert list(written.modes) == ["image"]
-    assert sorted(written.graphs) == ["decode", "text_encoder", "unet"]
+    assert sorted(written.graphs) == ["decode", "image", "text_encoder", "text_encoder_2"]
     assert edgereel.load(tmp_path / "c", backend="ort")("a").frames.shape[0] == 1
 
 
