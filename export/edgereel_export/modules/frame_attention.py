@@ -12,9 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["OPERATOR", "Turns", "attend_frames", "turned"]
-
-OPERATOR = "edgereel::TemporalAttention"
+__all__ = ["Turns", "attend_frames"]
 
 
 class Turns(NamedTuple):
@@ -45,7 +43,7 @@ def attend_frames(
     scale = (qkv.shape[3] // (3 * heads)) ** -0.5
     if torch.compiler.is_exporting():
         values: Tensor = torch.onnx.ops.symbolic(
-            OPERATOR,
+            "edgereel::TemporalAttention",
             (qkv, cos, sin, bias),
             {"heads": heads, "interleaved": int(interleaved), "scale": scale},
             dtype=qkv.dtype,
@@ -58,14 +56,14 @@ def attend_frames(
     q, k, v = parts.flatten(1, 2).unbind()  # [B*S, heads, F, d]
     if turns is not None:
         turns = Turns(turns.cos.to(q.dtype), turns.sin.to(q.dtype), interleaved)
-        q, k = turned(q, turns), turned(k, turns)
+        q, k = _turned(q, turns), _turned(k, turns)
     mask = None if bias is None else bias[None].to(q.dtype)
     h = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
     h = h.reshape(rows, pixels, heads, frames, -1).permute(0, 3, 1, 2, 4)
     return h.reshape(rows, frames, pixels, -1)
 
 
-def turned(x: Tensor, turns: Turns) -> Tensor:
+def _turned(x: Tensor, turns: Turns) -> Tensor:
     """x [..., F, d] with the first channels turned."""
     width = 2 * turns.cos.shape[1]
     head = x[..., :width]
