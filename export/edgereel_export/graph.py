@@ -23,6 +23,7 @@ from . import drawn_weights
 from .activations import activations
 from .exact_group_norm import exact_group_norm
 from .group_norm import as_function
+from .light_decomposition import light_decomposition
 from .shared_weights import SharedWeights
 from .temporal_attention import define
 
@@ -76,7 +77,7 @@ def export(
     path.parent.mkdir(parents=True, exist_ok=True)
     # to look up sizes that are free takes longer than to work them out again
     uncached = torch._dynamo.config.patch(fake_tensor_cache_enabled=False)
-    with _quiet(), torch.no_grad(), uncached:
+    with _quiet(), torch.no_grad(), uncached, light_decomposition():
         program = torch.onnx.export(
             module,
             inputs,
