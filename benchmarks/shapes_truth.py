@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import fields
 from functools import cache
 from itertools import product
 from typing import Any, NamedTuple
@@ -12,11 +11,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from shapes_measure import Measured, measure
+from torch import Tensor
 
 from edgereel_export.shapes.world import COLOURS, FRAMES, MOTIONS, SHAPES, Scenes, draw
 from edgereel_export.shapes.world import sample_scenes as _sample
 
-__all__ = ["PROMPTS", "Asked", "altered_clips", "degraded", "misread", "true_clips", "truth"]
+__all__ = [
+    "PROMPTS",
+    "Asked",
+    "altered_clips",
+    "degraded",
+    "drawn",
+    "misread",
+    "scene",
+    "true_clips",
+    "truth",
+]
 
 Array = NDArray[Any]
 Known = tuple[str, Array, set[str]]  # what it is, the clip, the fields to be read as wrong
@@ -36,22 +46,29 @@ PROMPTS = [Asked(*words) for words in product(COLOURS, SHAPES, MOTIONS)]
 
 def truth(asked: Asked, pixels: int = 192, frames: int = FRAMES, seed: int = 0) -> Array:
     """u8 [F, pixels, pixels, 3]: the world's clip of a prompt, F frames spread over its time."""
-    scenes = _scenes(seed)
+    return drawn(scene(asked, FPS, seed), torch.linspace(0, FRAMES - 1, frames), pixels)
+
+
+def scene(asked: Asked, fps: float, seed: int = 0) -> Scenes:
+    """One scene of a prompt, whose clip has `fps` frames in a second."""
+    scenes = _scenes(fps, seed)
     index = [list(COLOURS), list(SHAPES), list(MOTIONS)]
     wanted = [names.index(word) for names, word in zip(index, asked, strict=True)]
     found = torch.stack([scenes.colour, scenes.shape, scenes.motion], 1) == torch.tensor(wanted)
-    row = int(found.all(1).nonzero()[seed % 3, 0])
-    scene = Scenes(**{f.name: getattr(scenes, f.name)[row : row + 1] for f in fields(Scenes)})
-    times = torch.linspace(0, FRAMES - 1, frames)
-    parts = (times[n : n + 8] for n in range(0, frames, 8))  # few at a time, for memory
-    video = torch.cat([draw(scene, part, pixels) for part in parts], 2)[0]
+    return scenes.rows(found.all(1).nonzero()[seed % 3])
+
+
+def drawn(scene: Scenes, times: Tensor, pixels: int) -> Array:
+    """u8 [F, pixels, pixels, 3]: frames of a scene by their numbers, f32 [F]."""
+    parts = (draw(scene, part, pixels) for part in times.split(8))  # few at a time, for memory
+    video = torch.cat(list(parts), 2)[0]
     return ((video + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 3, 0).numpy()
 
 
 @cache
-def _scenes(seed: int) -> Scenes:
+def _scenes(fps: float, seed: int) -> Scenes:
     count = 5000  # a combination is 1 of 90, so three of each are certain enough
-    return _sample(count, np.random.default_rng(seed), np.full(count, FPS))
+    return _sample(count, np.random.default_rng(seed), np.full(count, fps))
 
 
 def degraded(clip: Array, seed: int = 0) -> Array:

@@ -1,4 +1,4 @@
-"""What LaVie's networks of the `shapes` world are trained on, and the folder they come to."""
+"""What networks of the `shapes` world are trained on, and the folders they come to."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ import torch
 from torch.nn import functional as F
 
 from edgereel_export.lavie_companions import UPSCALER
+from edgereel_export.modules.emu_unet import is_own
 from edgereel_export.modules.sd_vae import SDVAE, SDEncoder
-from edgereel_export.shapes import folders, lavie, networks, train, upscaling
+from edgereel_export.shapes import folders, lavie, losses, networks, train, upscaling
 from edgereel_export.shapes.data import Data
 from edgereel_export.shapes.losses import frozen
 from edgereel_export.shapes.world import Scenes, draw, sample_scenes
+from edgereel_export.systems import emu_video
 from edgereel_export.systems import lavie as system
 
 pytestmark = pytest.mark.torch
@@ -56,6 +58,26 @@ def test_copied_latents_are_those_of_every_fourth_frame() -> None:
     assert noise.std() > 0.05
     assert torch.equal(copied[:, 3], copied[:, 6])
     assert not torch.equal(copied[:, 2], copied[:, 3])
+
+
+def test_a_trained_folder_is_read_as_emu_videos(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without training: spatial layers are those of the image model, which is written first."""
+    for module in (networks, train):
+        monkeypatch.setattr(module, "EMU", tmp_path)
+    for name in ("emu_image", "emu_video", "emu_interpolation"):
+        module = losses.from_image_model(name, "emu_image" if name != "emu_image" else "unet")
+        train._save(name, module, module.state_dict())
+    folders.write_emu(tmp_path)
+    parts = emu_video.load(tmp_path).parts
+    assert parts.unets.keys() == {"image", "video", "interpolation"}
+    assert parts.video is not None and parts.video.alphas_cumprod()[-1] == 0
+    spatial = parts.unets["image"].state_dict()
+    own = parts.unets["video"].state_dict()
+    assert all(torch.equal(own[key], spatial[key]) for key in spatial if not is_own(key))
+    written = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
+    assert written < 40e6
 
 
 def test_a_trained_folder_is_read_as_lavies(

@@ -15,7 +15,7 @@ from edgereel.levels import alphas_cumprod_cosine, shift_alphas_cumprod
 
 from .captions import plain
 from .data import Data
-from .emu import emu_interpolation_component, emu_video_component
+from .emu import emu_image_component, emu_interpolation_component, emu_video_component
 from .latent import unet_component, vae_component
 from .lavie import base_component
 from .lavie import interpolation_component as lavie_interpolation_component
@@ -281,6 +281,7 @@ COMPONENTS: dict[str, Callable[[], Component]] = {
     "lavie_interpolation": lavie_interpolation_component,
     "upscaler_vae": upscaler_vae_component,
     "lavie_vsr": vsr_component,
+    "emu_image": emu_image_component,
     "emu_video": emu_video_component,
     "emu_interpolation": emu_interpolation_component,
 }

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from edgereel.levels import alphas_cumprod_scaled_linear, rescale_zero_terminal_snr
@@ -19,20 +20,35 @@ from edgereel_export.modules.emu_unet import MOST_FRAMES, is_own
 
 from .captions import all_captions
 from .data import Data
-from .latent import BETAS, ClipLatents, scaled_latents
+from .latent import BETAS, ClipLatents, Noise, scaled_latents, stills_component
 from .losses import Component, denoise_loss, from_image_model, frozen, text_states
+from .networks import weights_file
 from .world import Scenes, sample_scenes
 
-__all__ = ["emu_interpolation_component", "emu_video_component"]
+__all__ = ["emu_image_component", "emu_interpolation_component", "emu_video_component"]
 
 _SMALL, _PIXELS = 64, 128
 _FPS = 16.0  # of interpolated frames
 _EVERY = 4  # of these, the network makes every fourth, and interpolation is given the same
-_CLIPS = 1024
+_STILLS, _CLIPS = 4096, 1024
+_LATEST = 16  # frame at which a clip may begin, so that its motion has room
 _SETTLED = 0.6  # share of the steps on large clips after which all timesteps are seen
 _FRAMES = 61  # in which a shape stays in the picture
 _LEVELS = 251  # timesteps of the noise on what interpolation is given
 _ALPHAS = torch.from_numpy(rescale_zero_terminal_snr(alphas_cumprod_scaled_linear(*BETAS))).float()
+
+
+def emu_image_component() -> Component:
+    """The image model, tuned to pictures that a video can begin with: with room for the motion.
+
+    The one it begins with draws any moment of a clip, such as the last. Even its most noise shows
+    where a shape is, so it never had to learn that from a text; with noise alone it has to.
+    """
+    own = Data(6)
+    scenes = sample_scenes(_STILLS, own.rng, np.full(_STILLS, _FPS))
+    first = own.uniform(_STILLS, 1) * _LATEST
+    unet = from_image_model("emu_image")
+    return stills_component("emu_image", unet, scenes, first, Noise(0.3, _ALPHAS, 5e-4))
 
 
 def emu_video_component() -> Component:
@@ -44,8 +60,10 @@ def emu_video_component() -> Component:
     """
     unet = _from_image_model("emu_video")
     text = frozen("text_encoder")
-    scenes = sample_scenes(_CLIPS, Data(4).rng, np.full(_CLIPS, _FPS))
-    latents = ClipLatents(scenes, FEW, _EVERY)
+    own = Data(4)
+    scenes = sample_scenes(_CLIPS, own.rng, np.full(_CLIPS, _FPS))
+    first = own.uniform(_CLIPS, 1) * _LATEST
+    latents = ClipLatents(scenes, first + torch.arange(FEW) * _EVERY)
 
     def loss(data: Data, progress: float, large: bool) -> Tensor:
         rows = data.integers(_CLIPS, 4 if large else 16)
@@ -59,12 +77,13 @@ def emu_video_component() -> Component:
 
 
 def emu_interpolation_component() -> Component:
-    """I: 37 frames from eight with some noise, v-prediction."""
+    """I: 37 frames from eight with some noise, v-prediction. It begins with what F has learned."""
     unet = _from_image_model("emu_interpolation")
+    unet.load_state_dict(load_file(weights_file("emu_video")), strict=False)
     text, vae = frozen("text_encoder"), frozen("vae")
     some_given = SomeGiven()
 
-    def loss(data: Data, progress: float, clips: bool) -> Tensor:
+    def loss(data: Data, progress: float, large: bool) -> Tensor:
         scenes = sample_scenes(1, data.rng, np.full(1, _FPS))
         place = torch.arange(MOST_FRAMES) + float(data.rng.integers(_FRAMES - MOST_FRAMES + 1))
         x0 = scaled_latents(vae, scenes, place, _PIXELS)
@@ -81,7 +100,7 @@ def _from_image_model(name: str) -> Any:
 
     At the start every frame is drawn on its own.
     """
-    unet = from_image_model(name)
+    unet = from_image_model(name, "emu_image")
     for key, parameter in unet.named_parameters():
         parameter.requires_grad_(is_own(key))
     return unet

@@ -35,6 +35,12 @@ _TOKENIZER = {
     "unk_token": "<end>",
     "pad_token": "<pad>",
 }
+_NOISE_ALONE = {  # a schedule that ends in noise alone
+    "rescale_betas_zero_snr": True,
+    "timestep_spacing": "trailing",
+    "set_alpha_to_one": True,
+    "steps_offset": 0,
+}
 _UPSCALER_BETAS = (1e-4, 0.02)
 
 
@@ -48,13 +54,11 @@ def write_latent(folder: Path = LATENT, *, half: bool = False) -> None:
 def write_emu(folder: Path = EMU) -> None:
     """Writes what our layout needs beside trained layers over frames, in half precision."""
     write_latent(folder, half=True)
-    for name in ("unet", "vae"):
-        _write(folder / name / "config.json", to_json(CONFIGS[name]))
-        target = folder / name / "diffusion_pytorch_model.safetensors"
-        _copy(weights_file(name), target, half=True)
-    zero_snr = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
-    scheduler = {**_ddim(*BETAS), **zero_snr, "set_alpha_to_one": True, "steps_offset": 0}
-    _write(folder / "video_scheduler" / "scheduler_config.json", scheduler)
+    for name in ("scheduler", "video_scheduler"):
+        _write(folder / name / "scheduler_config.json", {**_ddim(*BETAS), **_NOISE_ALONE})
+    _write(folder / "vae" / "config.json", to_json(CONFIGS["vae"]))
+    target = folder / "vae" / "diffusion_pytorch_model.safetensors"
+    _copy(weights_file("vae"), target, half=True)
 
 
 def write_lavie(folder: Path = LAVIE) -> None:

@@ -6,7 +6,7 @@ pixels to 32, a UNet on its latents, and the text encoder of the Make-A-Video ca
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,15 +23,26 @@ from .world import FRAMES, Scenes, draw, sample_scenes
 
 __all__ = [
     "ClipLatents",
+    "Noise",
     "reconstruction_loss",
     "scaled_latents",
+    "stills_component",
     "unet_component",
     "vae_component",
 ]
 
 _PIXELS = 128
+_STILLS = 4096
 BETAS = (8.5e-4, 1.2e-2)  # scaled linear, of Stable Diffusion 1.x
 _ALPHAS = torch.from_numpy(alphas_cumprod_scaled_linear(*BETAS)).float()
+
+
+class Noise(NamedTuple):
+    """What noise a network learns from: timesteps as u^power, alphas_cumprod; and its rate."""
+
+    power: float = 0.8
+    alphas: Tensor = _ALPHAS
+    rate: float = 1e-3
 
 
 def _pictures(data: Data, count: int) -> tuple[Any, Tensor]:
@@ -68,17 +79,31 @@ def reconstruction_loss(vae: nn.Module, x: Tensor) -> Tensor:
 
 
 def unet_component() -> Component:
-    """The UNet on latents of stills, v-prediction, a tenth of the captions empty.
+    """The UNet on stills from any moment of a clip.
 
     Epsilon-prediction hardly learns the timesteps at which the place of a shape is decided.
-
-    The latents of 4096 stills are made once; every step says them in other words.
     """
-    unet: Any = build("unet")
-    text: Any = frozen("text_encoder")
     own = Data(2)
-    scenes = sample_scenes(4096, own.rng)
-    frame = own.uniform(4096, 1) * (FRAMES - 1)
+    scenes = sample_scenes(_STILLS, own.rng)
+    frame = own.uniform(_STILLS, 1) * (FRAMES - 1)
+    return stills_component("unet", build("unet"), scenes, frame, Noise())
+
+
+def stills_component(
+    name: str, unet: Any, scenes: Scenes, frame: Tensor, noise: Noise
+) -> Component:
+    """A text-to-image network on latents, v-prediction, a tenth of the captions empty.
+
+    The latents are made once; every step says the scenes in other words.
+
+    Args:
+        name: of the network.
+        unet: the network.
+        scenes: B scenes.
+        frame: the frame of each, f32 [B, 1].
+        noise: what the network learns from.
+    """
+    text: Any = frozen("text_encoder")
     latents = scaled_latents(frozen("vae"), scenes, frame, _PIXELS)[:, 0]
 
     def loss(data: Data, progress: float, clips: bool) -> Tensor:
@@ -86,11 +111,14 @@ def unet_component() -> Component:
         texts = all_captions(len(rows), scenes.rows(rows), data.rng)
         told = [t if data.rng.random() > 0.1 else "" for t in texts]
         states = text_states(data, text, told)
-        return denoise_loss(
-            data, latents[rows], lambda x, t: unet(x[:, None], t, states)[:, 0], 0.8, _ALPHAS
-        )
 
-    return Component(nn.ModuleDict({"unet": unet}), loss)
+        def predict(x: Tensor, t: Tensor) -> Tensor:
+            out: Tensor = unet(x[:, None], t, states)[:, 0]
+            return out
+
+        return denoise_loss(data, latents[rows], predict, noise.power, noise.alphas)
+
+    return Component(nn.ModuleDict({name: unet}), loss, noise.rate)
 
 
 class ClipLatents:
@@ -98,19 +126,17 @@ class ClipLatents:
 
     Args:
         scenes: B scenes.
-        count: F.
-        every: frames of a scene from one of these to the next.
+        frames: frame numbers, f32 [F] or [B, F].
     """
 
-    def __init__(self, scenes: Scenes, count: int, every: int) -> None:
-        self._scenes, self._vae = scenes, frozen("vae")
-        self._place = torch.arange(count, dtype=torch.float32) * every
+    def __init__(self, scenes: Scenes, frames: Tensor) -> None:
+        self._scenes, self._frames, self._vae = scenes, frames, frozen("vae")
         self._made: dict[int, Tensor] = {}
 
     def of(self, pixels: int) -> Tensor:
         """Those of pictures of this size; those of another one are given up."""
         if pixels not in self._made:
-            made = scaled_latents(self._vae, self._scenes, self._place, pixels).half()
+            made = scaled_latents(self._vae, self._scenes, self._frames, pixels).half()
             self._made = {pixels: made}
         return self._made[pixels]
 

@@ -65,7 +65,7 @@ def base_component() -> Component:
         _look_both_ways(block.attn_temp)
     text: Any = frozen("text_encoder")
     scenes = sample_scenes(_CLIPS, Data(3).rng, np.full(_CLIPS, _FPS))
-    latents = ClipLatents(scenes, _FRAMES, _EVERY)
+    latents = ClipLatents(scenes, torch.arange(0.0, _FRAMES * _EVERY, _EVERY))
 
     def loss(data: Data, progress: float, clips: bool) -> Tensor:
         phase = _PHASES[clips]

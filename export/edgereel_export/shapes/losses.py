@@ -29,10 +29,10 @@ def frozen(name: str) -> nn.Module:
     return module.eval().requires_grad_(False)
 
 
-def from_image_model(name: str) -> Any:
-    """A network that begins with the image model's weights; further input channels are not seen."""
+def from_image_model(name: str, image: str = "unet") -> Any:
+    """A network that begins with an image model's weights; further input channels are not seen."""
     network: Any = build(name)
-    state = load_file(weights_file("unet"))
+    state = load_file(weights_file(image))
     more = network.conv_in.in_channels - state["conv_in.weight"].shape[1]
     state["conv_in.weight"] = F.pad(state["conv_in.weight"], (0, 0, 0, 0, 0, more))
     network.load_state_dict(state, strict=False)

@@ -109,6 +109,7 @@ CONFIGS["lavie_vsr"] = VSRConfig(
     only_cross_attention=(True, True, False),
 )
 CONFIGS["upscaler_vae"] = CONFIGS["vae"]
+CONFIGS["emu_image"] = CONFIGS["unet"]
 CONFIGS["emu_video"] = CONFIGS["emu_interpolation"] = from_json(to_json(CONFIGS["unet"]))
 _LAVIE: dict[str, Any] = {  # without config.json, in one folder
     "lavie_base": LaVieUNet,
@@ -121,6 +122,8 @@ def weights_file(name: str) -> Path:
     """Where the weights of a network are kept; its config.json lies beside them."""
     if name in _LAVIE:
         return LAVIE / f"{name}.safetensors"
+    if name == "emu_image":
+        return EMU / "unet" / "diffusion_pytorch_model.safetensors"
     if name.startswith("emu_"):
         return EMU / name.removeprefix("emu_") / "diffusion_pytorch_model.safetensors"
     if name == "upscaler_vae":

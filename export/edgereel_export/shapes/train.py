@@ -47,9 +47,11 @@ STEPS = {  # optimiser steps of a component; the second entry of a pair is on cl
     "lavie_interpolation": (900,),
     "upscaler_vae": (500,),
     "lavie_vsr": (2700,),
-    "emu_video": (1200, 3000),  # small clips, then larger ones
-    "emu_interpolation": (1500,),
+    "emu_image": (1200,),
+    "emu_video": (1200, 2800),  # small clips, then larger ones
+    "emu_interpolation": (700,),
 }
+_OVER_FRAMES = ("emu_video", "emu_interpolation")  # of which spatial layers are not kept
 
 
 def _save(name: str, module: nn.Module, state: dict[str, Tensor]) -> None:
@@ -60,9 +62,11 @@ def _save(name: str, module: nn.Module, state: dict[str, Tensor]) -> None:
     kept = {
         key: (value.half() if half else value).contiguous()
         for key, value in state.items()
-        if "position_ids" not in key and (not name.startswith("emu_") or is_own(key))
+        if "position_ids" not in key and (name not in _OVER_FRAMES or is_own(key))
     }
-    if not name.startswith(("lavie_", "emu_")):  # these are files without a config.json
+    if (
+        not name.startswith("lavie_") and name not in _OVER_FRAMES
+    ):  # these are files without a config.json
         text = json.dumps(_values(module.config), indent=2, sort_keys=True) + "\n"
         (path.parent / "config.json").write_text(text)
     temporary = path.with_suffix(".part")
