@@ -171,9 +171,10 @@ void both(Warp& warp, const TemporalAttentionShape& shape, const std::vector<flo
   attention<Half>(warp, shape, bias, 2.5e-3);
 }
 
+// One row of odd numbers of pixels, two of even ones.
 TemporalAttentionShape shape(std::int64_t f, std::int64_t s, std::int64_t h, std::int64_t d,
                              std::int64_t r, bool interleaved) {
-  return {2, f, s, h, d, r, interleaved, 1 / std::sqrt(float(d))};
+  return {s % 2 ? 1 : 2, f, s, h, d, r, interleaved, 1 / std::sqrt(float(d))};
 }
 
 // Every head size in both kernels; then frames that are one, prime, or one past half a tile or a
@@ -190,6 +191,8 @@ void shapes(Warp& warp) {
     both(warp, shape(f, 3, 3, 40, 0, true), {});
     both(warp, shape(f, 1, 3, 8, 6, true), normal(std::size_t(3 * f * f)));
   }
+  both(warp, shape(5, 2, 3, 24, 24, false), normal(3 * 5 * 5));
+  both(warp, shape(14, 2, 3, 24, 24, true), {});
   both(warp, shape(61, 1, 2, 40, 32, true), normal(2 * 61 * 61));
   both(warp, shape(76, 1, 1, 160, 32, true), normal(76 * 76));
   both(warp, shape(128, 2, 1, 16, 16, false), {});

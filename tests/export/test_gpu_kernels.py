@@ -5,6 +5,7 @@ Alone: `pytest tests/export/test_gpu_kernels.py`; on a GPU: `bash benchmarks/gpu
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ needs_compiler = pytest.mark.skipif(
     not any(shutil.which(name) for name in ("c++", "g++", "clang++")) or not CMAKE.is_file(),
     reason="no C++ compiler, or no cmake in the environment",
 )
+HEADERS = os.environ.get("TENSORRT_INCLUDE_DIR")
 needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not here")
 
 
@@ -51,3 +53,12 @@ def test_no_kernel_spills() -> None:
     """The oldest and the newest GPUs; kernels/tests/registers.py by itself has them all."""
     told = output(sys.executable, ROOT / "kernels" / "tests" / "registers.py", "80", "120")
     assert told.endswith("64 kernels, 0 spill\n")
+
+
+@needs_compiler
+@needs_nvcc
+@pytest.mark.skipif(HEADERS is None, reason="TENSORRT_INCLUDE_DIR is not set; no package has them")
+def test_the_plugin_as_tensorrt_asks_it(tmp_path: Path) -> None:
+    """kernels/tests/plugin_test.cc; needs CUDA's and TensorRT's headers, and neither library."""
+    told = ["-DEDGEREEL_TESTS=ON", "-DEDGEREEL_CUDA=OFF", f"-DTENSORRT_INCLUDE_DIR={HEADERS}"]
+    assert "passed" in output(build(tmp_path, "plugin_test", told))
