@@ -1,5 +1,5 @@
-"""Where the operators of domain `edgereel` are: a custom-op library of ONNX Runtime, and, where it was
-built with CUDA and TensorRT's headers, a plugin library of TensorRT.
+"""Where the operators of domain `edgereel` are: a custom-op library of ONNX Runtime and a plugin
+library of TensorRT, this one if it was built with CUDA and TensorRT's headers.
 """
 
 from pathlib import Path
@@ -32,6 +32,6 @@ def register_plugin(tensorrt: Any) -> None:
         return
     if registry.load_library(str(PLUGIN)) is None:
         raise RuntimeError(
-            f"{PLUGIN}: {tensorrt.__name__} {tensorrt.__version__} cannot load it; expected a plugin "
+            f"{PLUGIN}: {tensorrt.__name__} {tensorrt.__version__} cannot load it; expected a "
             f"library made with headers of this version or older. Install edgereel-kernels again."
         )
