@@ -8,6 +8,9 @@ by its definition there, by PyTorch with what stands around it (turning, bias, t
 PyTorch's scaled_dot_product_attention alone on tensors that lie as it wants them, and a copy of as
 many bytes as the kernel has to read and write. The time of each is the least of all rounds.
 
+Where there is a CUDA GPU and the kernels were built with CUDA, the same of attention there, in both
+precisions, timed by CUDA events on recorded graphs, without ONNX Runtime.
+
 Needs the `export` and `ort` extras and `pip install ./kernels`. The last line of the output is one
 JSON object.
 """
@@ -15,12 +18,14 @@ JSON object.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import gpu_kernels
 import numpy as np
 import onnx
 import onnxruntime
@@ -55,6 +60,7 @@ _ATTENTIONS = {
     "LaVie base, 40 x 64": _Attention(2, 16, 2560, 320, 8, 32),
     "LaVie base, 20 x 32": _Attention(2, 16, 640, 640, 8, 32),
     "LaVie base, 10 x 16": _Attention(2, 16, 160, 1280, 8, 32),
+    "LaVie base, 5 x 8": _Attention(2, 16, 40, 1280, 8, 32),
     "LaVie interpolation, 40 x 64": _Attention(1, 61, 2560, 320, 8, 0),
     "shapes decoder, 32 x 32": _Attention(2, 16, 1024, 48, 3, 16, False),
     "shapes decoder, 16 x 16": _Attention(2, 16, 256, 96, 6, 16, False),
@@ -87,9 +93,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     for what, name, make in tqdm(makers, unit="shape"):
         runs, size = make()
         found.append({"what": what, "shape": name, "bytes": size, **_least(runs, options.rounds)})
+    found += _on_gpu(options.rounds)
     print(_table(found))
     print(json.dumps({"results": found, "machine": machine(), "command": " ".join(sys.argv)}))
     return 0
+
+
+def _on_gpu(rounds: int) -> list[dict[str, Any]]:
+    """Attention on a GPU; nothing where there is none."""
+    launch = gpu_kernels.launcher()
+    if launch is None:
+        return []
+    found = []
+    for dtype, (name, shape) in itertools.product((torch.float16, torch.float32),
+                                                  _ATTENTIONS.items()):  # fmt: skip
+        width = shape.channels // shape.heads
+        if width % 8:
+            continue
+        case = gpu_kernels.Case(shape.rows, shape.frames, shape.pixels, shape.heads, width,
+                                shape.turned, shape.interleaved, shape.turned == 32)  # fmt: skip
+        runs, size = gpu_kernels.runs(launch, case, dtype)
+        what = f"attention, {torch.cuda.get_device_name()}, {str(dtype).removeprefix('torch.')}"
+        least = gpu_kernels.time_ms(runs, rounds)
+        found.append({"what": what, "shape": name, "bytes": size, **least})
+    return found
 
 
 def _session(node: Any, body: str, feeds: dict[str, Any], threads: int, kernels: bool) -> Any:
@@ -191,11 +218,11 @@ def _table(found: list[dict[str, Any]]) -> str:
     lines = ["| | | kernel, ms | " + " | ".join(others) + " |", "|---|---|" + "--:|" * 5]
     for one in found:
         cells = [
-            f"{one[name]:.2f} ({one[name] / one['kernel']:.2f}x)" if name in one else ""
+            f"{one[name]:.4g} ({one[name] / one['kernel']:.2f}x)" if name in one else ""
             for name in others
         ]
         lines.append(
-            f"| {one['what']} | {one['shape']} | {one['kernel']:.2f} | {' | '.join(cells)} |"
+            f"| {one['what']} | {one['shape']} | {one['kernel']:.4g} | {' | '.join(cells)} |"
         )
     return "\n".join(lines)
 

@@ -1,10 +1,14 @@
 #!/usr/bin/env bash
 # Everything that needs an NVIDIA GPU, in one call: `bash benchmarks/gpu_check.sh` in a clone.
 #
+# Builds the kernels with nvcc, if it is here (KERNELS=WHEEL takes one that was built elsewhere),
+# proves attention over frames against float64 and times it beside PyTorch's and a copy.
+#
 # Builds the shapes cascade and its engines for this GPU, verifies every graph on it, makes the same
 # video with ONNX Runtime on the CPU and with TensorRT, and prints a table: seconds per stage of
-# both with loading the engines, their ratio, and the PSNR between the two videos. EXTRA=rtx (default) or EXTRA=trt.
-# The last line of the output is one JSON object.
+# both with loading the engines, their ratio, and the PSNR between the two videos. EXTRA=rtx (default) or EXTRA=trt,
+# which with TensorRT's headers (TENSORRT_INCLUDE_DIR) also verifies the decoder with the kernel as a plugin.
+# The last line of the output is one JSON object. ONLY=kernels ends after the kernels.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 EXTRA=${EXTRA:-rtx}
@@ -14,10 +18,30 @@ trap 'rm -rf "$OUT"' EXIT
 
 [ -x .venv/bin/python ] || python3 -m venv .venv
 .venv/bin/python -m pip install --quiet -e ".[ort,export,$EXTRA]"
+if [ -n "${KERNELS:-}" ]; then
+  .venv/bin/python -m pip install --quiet "$KERNELS"
+elif command -v nvcc >/dev/null; then
+  .venv/bin/python -m pip install --quiet ./kernels -C cmake.define.EDGEREEL_CUDA=ON \
+    -C "cmake.define.CMAKE_CUDA_ARCHITECTURES=native" \
+    -C "cmake.define.TENSORRT_INCLUDE_DIR=${TENSORRT_INCLUDE_DIR:-}"
+fi
 .venv/bin/edgereel doctor
+proof=0
+.venv/bin/python benchmarks/gpu_kernels.py || proof=$?
+case $proof in
+  0) .venv/bin/python benchmarks/bench_kernels.py --rounds 3 ;;
+  2) echo "gpu_check: no kernels for this GPU: no nvcc, and no KERNELS=WHEEL with them" >&2 ;;
+  *) echo "gpu_check: the kernels for GPUs are wrong here, see above" >&2; exit 1 ;;
+esac
+[ "${ONLY:-}" != kernels ] || exit $proof
 [ -f engines/shapes/plan.json ] || .venv/bin/python export/build.py shapes
 .venv/bin/python export/build.py compile engines/shapes --backend trt
 .venv/bin/edgereel verify engines/shapes --backend trt --json "$OUT/verify.json" || true
+if [ "$EXTRA" = trt ] && .venv/bin/python -c 'import edgereel_kernels as k; exit(not k.PLUGIN)'; then
+  .venv/bin/python export/build.py compile engines/shapes --backend trt --plugin decoder
+  .venv/bin/edgereel verify engines/shapes --backend trt || true
+  .venv/bin/python export/build.py compile engines/shapes --backend trt # the video: from definitions
+fi
 for backend in ort trt; do
   .venv/bin/edgereel generate engines/shapes -p "$PROMPT" -o "$OUT/$backend" \
     --backend "$backend" --metadata "$OUT/$backend.json"

@@ -9,6 +9,7 @@ import ctypes
 import enum
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ import numpy as np
 import pytest
 from msgspec import structs
 
-from edgereel import builds, cli_verify, plan
+from edgereel import builds, cli_verify, kernel_library, plan
 from edgereel.backends import cuda, trt, trt_library
 from edgereel.errors import BackendUnavailable, BuildMismatch, EngineError
 from edgereel.files import sha256
@@ -150,6 +151,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
     return fake
 
 
+PLUGIN = {"name": "edgereel-kernels", "version": "9.9", "sha256": "of the other machine"}
 DOUBLE: Mapping[str, builds.Precision] = {"double": "fp16"}
 OFF = 0.01  # relative error of the reference outputs, between what fp32 and fp16 may have
 
@@ -313,6 +315,28 @@ def test_a_wrong_engine_is_refused(
         opened(cascade(tmp_path / "a", content))
 
 
+def test_the_plugin_is_there_before_its_engine(
+    machine: FakeCuda, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A library of the same version with other bytes is the same; if it fails, that is told."""
+    told: list[Any] = []
+    package = SimpleNamespace(register_plugin=told.append)
+    monkeypatch.setitem(sys.modules, "edgereel_kernels", package)
+    monkeypatch.setattr(kernel_library, "plugin", lambda: PLUGIN | {"sha256": "of this machine"})
+    backend, _ = opened(cascade(tmp_path / "a", plugin=PLUGIN))
+    assert told == [trt.library().module]
+    assert backend.describe()["plugin"] == "edgereel-kernels 9.9"
+    opened(cascade(tmp_path / "b"))
+    assert len(told) == 1  # not for an engine without it
+
+    def broken(_: Any) -> None:
+        raise RuntimeError("cannot load it")
+
+    package.register_plugin = broken
+    with pytest.raises(BackendUnavailable, match=r"cannot load it.*compile without --plugin"):
+        opened(cascade(tmp_path / "c", plugin=PLUGIN))
+
+
 def test_a_changed_engine_is_never_opened(machine: FakeCuda, tmp_path: Path) -> None:
     found = cascade(tmp_path / "a")
     (engine,) = found.folder.glob("builds/*/double.engine")
@@ -326,11 +350,20 @@ def test_a_changed_engine_is_never_opened(machine: FakeCuda, tmp_path: Path) -> 
     [
         ({"compute_capabilities": ("8.0",)}, "compute capabilities 8.0, this GPU has 8.9"),
         ({"library": builds.Compiler(name="tensorrt", version="10.3")}, "10.3, .*tensorrt 11.3"),
+        (
+            {"plugin": PLUGIN},
+            "--plugin and needs that of edgereel-kernels 9.9, this machine has no",
+        ),
     ],
 )
 def test_another_machines_build_is_refused(
-    machine: FakeCuda, tmp_path: Path, change: dict[str, Any], words: str
+    machine: FakeCuda,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    change: dict[str, Any],
+    words: str,
 ) -> None:
+    monkeypatch.setattr(kernel_library, "plugin", lambda: None)
     with pytest.raises(BuildMismatch, match=f"{words}.*python export/build.py compile"):
         opened(cascade(tmp_path / "a", **change))
 

@@ -17,6 +17,7 @@ import argparse
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PARAM=SIZES",
         help="sizes the engines take instead of a default, repeatable: height=512, frames=16,24 or "
         "8..32, control_video=288x512",
+    )
+    add(
+        "--plugin",
+        action="append",
+        default=[],
+        metavar="GRAPH",
+        help="a graph whose attention over frames is to be TensorRT's plugin (kernels/README.md) "
+        "instead of its definition, repeatable",
     )
     add("--debug", action="store_true", help="show the traceback of an error")
     return parser
@@ -200,20 +209,39 @@ def _checkpoint(given: Path | None, size: str | None, own: dict[str, Path]) -> P
 
 
 def _compile(folder: Path, options: argparse.Namespace) -> None:
-    """Engines for every graph of a folder, with a progress bar, then the report table."""
-    from .trt import Options, build
-    from .trt_report import table
+    """Engines for every graph of a folder, in two builds where some have the plugin."""
+    from edgereel.backends.trt_library import library
+
+    from .trt import Options
+    from .trt_graphs import chosen
+    from .trt_plugin import check
 
     capabilities = tuple(options.compute_capability) if options.compute_capability else None
-    chosen = Options(
+    wanted = Options(
         precision=options.precision,
         compute_capabilities=capabilities,
         workspace_mib=options.workspace,
         optimization_level=options.optimization_level,
         sizes=tuple(options.profile),
     )
+    if not options.plugin:
+        _compile_part(folder, wanted, None)
+        return
+    check(library())  # before anything is compiled
+    named = chosen(folder, options.plugin, plugin=True)
+    rest = [name for name in chosen(folder) if name not in named]
+    if rest:
+        _compile_part(folder, wanted, rest)
+    _compile_part(folder, replace(wanted, plugin=True), named)
+
+
+def _compile_part(folder: Path, wanted: Any, graphs: list[str] | None) -> None:
+    """One build, with a progress bar, then the report table."""
+    from .trt import build
+    from .trt_report import table
+
     with tqdm(total=100, unit="%", desc="compile", bar_format=_BAR) as bar:
-        result = build(folder, chosen, progress=_shown(bar))
+        result = build(folder, wanted, graphs=graphs, progress=_shown(bar))
     print(table(result.build))
     if result.cached:
         print("nothing to compile: this build was there already")

@@ -24,6 +24,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
 from edgereel.errors import EngineError
+from edgereel_export import trt_plugin
 from edgereel_export.group_norm import as_standard
 from edgereel_export.retype import MAX_FLOAT16, retype
 
@@ -38,7 +39,8 @@ WAVES = frozenset({"Cos", "Sin", "Tan"})
 ISLANDS = NORMS | SUMS | ROOTS | WAVES | {"Range"}
 """Op types that stay float32 wherever they stand."""
 
-PRODUCTS = frozenset({"Attention", "Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul"})
+PRODUCTS = frozenset({"Attention", "Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul",
+                      "TemporalAttention"})  # fmt: skip
 ARITHMETIC = frozenset({"Add", "Div", "Mul", "Neg", "Sub"})
 MOVES = frozenset({"Cast", "Concat", "Expand", "Gather", "Identity", "Reshape", "Slice", "Split",
                    "Squeeze", "Transpose", "Unsqueeze"})  # fmt: skip
@@ -58,10 +60,17 @@ class Typed:
     kept: dict[str, str] = field(default_factory=dict)  # node name -> reason
 
 
-def load(path: Path) -> ir.Model:
-    """The graph of an ONNX file, functions inlined; weights stay on disk until they are read."""
+def load(path: Path, *, plugin: bool = False) -> ir.Model:
+    """The graph of an ONNX file, functions inlined; weights stay on disk until they are read.
+
+    Args:
+        path: the file.
+        plugin: attention over frames is not inlined but becomes a call of TensorRT's plugin.
+    """
     model = ir.load(path)
     as_standard(model)
+    if plugin:
+        trt_plugin.keep(model)
     passes.InlinePass()(model)
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     return model

@@ -11,7 +11,8 @@ __all__ = ["MAX_FLOAT16", "retype"]
 
 MAX_FLOAT16 = 65504.0
 SHAPE_ONLY = frozenset({"Shape", "Size"})  # read no number, so the type does not matter
-ALWAYS_FLOAT32 = {"Resize": (1, 2)}  # inputs that the op's signature fixes to float32
+# Inputs that the op's signature fixes to float32.
+ALWAYS_FLOAT32 = {"Resize": (1, 2), "TemporalAttention": (1, 2, 3)}
 
 
 def retype(graph: ir.Graph, nodes: Collection[ir.Node], half: Collection[ir.Node]) -> int:

@@ -23,16 +23,18 @@ from edgereel import builds
 from edgereel.backends.trt_library import LIBRARIES, Library, device, library
 from edgereel.errors import BackendUnavailable, BuildMismatch, InputError
 from edgereel.files import all_or_nothing, sha256
-from edgereel.plan import Denoise, Plan, Run, load, ops
-from edgereel_export import trt_child
+from edgereel.plan import Denoise, Plan, load, ops
+from edgereel_export import trt_child, trt_plugin
 from edgereel_export.trt_engine import Job
+from edgereel_export.trt_graphs import chosen
 from edgereel_export.trt_profiles import graph_profiles
 from edgereel_export.trt_progress import Progress, Watch
 from edgereel_export.trt_sizes import read_sizes
 
 __all__ = ["Options", "Progress", "Result", "build"]
 
-RECIPE = ("group_norm", "precision", "retype", "trt_attention", "trt_engine", "trt_prepare")
+RECIPE = ("group_norm", "precision", "retype", "trt_attention", "trt_engine", "trt_plugin",
+          "trt_prepare")  # fmt: skip
 OLDEST_CAPABILITY = 8.0  # the oldest GPUs compiled for unless asked: Ampere
 
 
@@ -47,6 +49,7 @@ class Options:
     workspace_mib: int | None = None  # most scratch memory a kernel may use
     optimization_level: int | None = None  # 0 (quick build) to 5; None = the library's own
     sizes: tuple[str, ...] = ()  # what trt_sizes.read_sizes takes, such as "height=512"
+    plugin: bool = False  # attention over frames by our plugin, not from its definition
 
 
 @dataclass(frozen=True)
@@ -84,11 +87,11 @@ def build(
     Args:
         folder: cascade folder.
         options: None = Options().
-        graphs: which graphs; None = all that a mode uses.
+        graphs: which graphs; None = all that a mode uses, with `plugin` all that it concerns.
         progress: called several times a second; returning False stops and leaves nothing behind.
 
     Raises:
-        BackendUnavailable: no TensorRT, or it needs a GPU that is not here.
+        BackendUnavailable: no TensorRT, or it needs a GPU or a plugin that is not here.
         InputError: an option has a value that cannot be used.
         PlanError: the folder is wrong or a file of it was changed.
         EngineError: a graph cannot be compiled; names the graph and the node.
@@ -101,7 +104,7 @@ def build(
     asked = read_sizes(plan, options.sizes)
     tasks = [
         _task(plan, shared, name, options.precision, graph_profiles(plan, name, asked))
-        for name in _chosen(plan, graphs)
+        for name in chosen(folder, graphs, plugin=options.plugin)
     ]
     key = builds.build_key({task.graph: task.key for task in tasks})
     target = plan.folder / "builds" / key
@@ -110,6 +113,7 @@ def build(
         found = builds.read(target)
         for task in tasks:
             found.engine(task.graph)
+        os.utime(target / builds.FILE)  # of builds that fit, the one asked for last is used
         watch.finish()
         return Result(found, (), (), cached=True)
     try:
@@ -148,7 +152,7 @@ def _shared(trt: Library, options: Options) -> dict[str, Any]:
         "options": {name: value for name, value in own.items() if value not in (None, [])},
         "recipe": _recipe(),
         "device": gpu,
-        "plugin": None,
+        "plugin": trt_plugin.check(trt) if options.plugin else None,
     }
 
 
@@ -189,20 +193,6 @@ def _gpus(trt: Library, asked: tuple[str, ...] | None) -> tuple[list[str], str |
     if asked is not None:
         return sorted(set(asked), key=float), None
     return [c for c in known if float(c) >= OLDEST_CAPABILITY], None
-
-
-def _chosen(plan: Plan, graphs: Collection[str] | None) -> list[str]:
-    """The graphs to compile, in the plan's order."""
-    if graphs is None:
-        used = {op.graph for op in ops(plan.modes.values()) if isinstance(op, Run | Denoise)}
-        return [name for name in plan.graphs if name in used]
-    unknown = sorted(set(graphs) - set(plan.graphs))
-    if unknown or not graphs:
-        raise InputError(
-            f"graphs names {', '.join(unknown) or 'none'}; {plan.name} has "
-            f"{', '.join(plan.graphs)}. Choose from these, or leave it out for all."
-        )
-    return [name for name in plan.graphs if name in graphs]
 
 
 def _task(
@@ -284,6 +274,7 @@ def _compiled(
         keep_float32=tuple(options.get("keep_float32", ())),
         workspace_mib=options.get("workspace_mib"),
         optimization_level=options.get("optimization_level"),
+        plugin=shared["plugin"] is not None,
     )
     made = trt_child.run(job, watch.tell)
     return builds.Engine(

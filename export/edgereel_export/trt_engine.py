@@ -20,6 +20,7 @@ from typing import Any, TextIO
 import msgspec
 import onnx_ir as ir
 
+from edgereel import kernel_library
 from edgereel.backends.trt_library import Library, library
 from edgereel.builds import Precision, Profile
 from edgereel.errors import EdgereelError, EngineError
@@ -47,6 +48,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     keep_float32: tuple[str, ...] = ()
     workspace_mib: int | None = None
     optimization_level: int | None = None
+    plugin: bool = False  # attention over frames by our plugin
 
 
 class Made(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +79,7 @@ def compile_graph(job: Job, progress: Callable[[float, str], bool]) -> Made:
     progress(0.0, "reading the graph")
     graph = target.with_suffix(".typed.onnx")
     try:
-        model = precision.load(Path(job.source))
+        model = precision.load(Path(job.source), plugin=job.plugin)
         nodes = len(model.graph)
         parameters = sum(_size(v) for v in model.graph.initializers.values())
         prepare(model)
@@ -135,6 +137,8 @@ class _Building:
 
     def build(self, graph: Path) -> Any:
         """The serialised engine of an ONNX file."""
+        if self.job.plugin:
+            kernel_library.register_plugin(self.trt.module)
         network = self._network()
         parser = self.trt.module.OnnxParser(network, self.log.logger)
         if not parser.parse_from_file(str(graph)):

@@ -232,6 +232,7 @@ class Wanted:
     libraries: Mapping[str, str]  # installed library -> version
     capability: str | None  # of this machine's GPU; None = do not ask
     precisions: Mapping[str, Precision | None]  # graph -> as in plan.json; None = any
+    plugin: Mapping[str, str] | None = None  # installed, as build.json names it
 
 
 def choose(cascade: Path, wanted: Wanted) -> Build:
@@ -283,8 +284,17 @@ def _problems(build: Build, wanted: Wanted) -> Iterable[str]:
             f"was compiled by {record.library.name} {record.library.version}, this machine has "
             + (", ".join(f"{n} {v}" for n, v in wanted.libraries.items()) or "no TensorRT")
         )
+    if record.plugin is not None:
+        its, mine = (_plugin(plugin) for plugin in (record.plugin, wanted.plugin))
+        if its != mine:
+            yield f"was compiled with --plugin and needs that of {its}, this machine has {mine}"
     if wanted.capability and wanted.capability not in record.compute_capabilities:
         yield (
             f"was compiled for compute capabilities {', '.join(record.compute_capabilities)}, this "
             f"GPU has {wanted.capability}"
         )
+
+
+def _plugin(plugin: Mapping[str, str] | None) -> str:
+    """Name and version; a library compiled on another machine has other bytes and does the same."""
+    return "none" if plugin is None else f"{plugin.get('name')} {plugin.get('version')}"

@@ -168,6 +168,33 @@ def test_sizes_that_do_not_fit_are_refused(change: Feeds, told: str) -> None:
 
 
 @needs_library
+@pytest.mark.parametrize(
+    ("shapes", "kind", "told"),
+    [
+        ({"qkv": ("B", 16, "S", 961)}, 1, r"qkv is \[\?, 16, \?, 961\]; expected .* 8 heads"),
+        ({"bias": (8, 16, 15)}, 1, r"bias is \[8, 16, 15\]; expected \[8, 16, 16\]"),
+        ({"cos": (15, 16), "sin": (15, 16)}, 1, r"cos is \[15, 16\].*expected both \[16 frames"),
+        ({}, 11, r"tensor\(double\).*TemporalAttention.*the_node"),
+    ],
+)
+def test_a_session_is_refused_where_the_file_tells(
+    shapes: Mapping[str, tuple[int | str, ...]], kind: int, told: str
+) -> None:
+    feeds = attention_feeds(CASES[2], "f4")
+    made = onnx.load_from_string(attention_model(CASES[2], feeds))
+    of = {k: v.shape for k, v in feeds.items()} | {"qkv": ("B", 16, "S", 960)} | shapes
+    values = [
+        onnx.helper.make_tensor_value_info(k, kind if k == "qkv" else 1, v) for k, v in of.items()
+    ]
+    del made.graph.input[:]
+    made.graph.input.extend(values)
+    made.graph.output[0].type.tensor_type.elem_type = kind
+    with pytest.raises(Exception, match=told) as error:
+        onnxruntime.InferenceSession(made.SerializeToString(), session_options(1, LIBRARY))
+    assert "the_node" in str(error.value)
+
+
+@needs_library
 def test_halves_are_those_of_whole_heads() -> None:
     case = (17, 3, 3, 8, 8, False, False)
     feeds = attention_feeds(case, "f4")

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
-from edgereel import builds
+from edgereel import builds, kernel_library
 from edgereel.backends import Array, Buffer
 from edgereel.backends.cuda import DeviceBuffer, Memory, runtime_api
 from edgereel.backends.trt_library import LIBRARIES, Library, device, library
@@ -94,6 +94,10 @@ class Trt:
             "device": str(device()),
             "precision": ", ".join(sorted(precisions)) or "as compiled",
             "builds": ", ".join(sorted(r.key for r in records)),
+            "plugin": ", ".join(
+                sorted({f"{r.plugin['name']} {r.plugin['version']}" for r in records if r.plugin})
+            )
+            or "none",
         }
 
 
@@ -186,6 +190,8 @@ class _Runtime:
     def open(self, build: builds.Build, graph: str) -> Any:
         """The engine of a graph, its hash checked first."""
         content = build.engine(graph)
+        if build.record.plugin is not None:
+            kernel_library.register_plugin(self.library.module)
         engine = self._runtime.deserialize_cuda_engine(content)
         if engine is None:
             raise EngineError(
@@ -212,7 +218,8 @@ def _build(plan: Plan, graph: str) -> builds.Build:
         with suppress(BackendUnavailable):
             libraries[name] = library(name).version
     capability = here.capability if here else None
-    wanted = builds.Wanted(sources, libraries, capability, {graph: spec.precision})
+    precisions = {graph: spec.precision}
+    wanted = builds.Wanted(sources, libraries, capability, precisions, kernel_library.plugin())
     return builds.choose(plan.folder, wanted)
 
 

@@ -40,6 +40,11 @@ class Library:
         """Whether its builder compiles for GPUs that are not in this machine."""
         return self.name == "tensorrt_rtx"
 
+    @property
+    def takes_plugins(self) -> bool:
+        """Whether a network can have plugins; that of tensorrt_rtx 1.7 cannot."""
+        return hasattr(self.module.INetworkDefinition, "add_plugin_v3")
+
     def __str__(self) -> str:
         return f"{self.name} {self.version}"
 
