@@ -80,13 +80,8 @@ class Launcher:
 
 def launcher() -> Launcher | None:
     """None where there is no GPU or the kernels were built without CUDA."""
-    library = kernel_library.path()
-    if library is None or not torch.cuda.is_available():
-        return None
-    try:
-        return Launcher(library)
-    except AttributeError:
-        return None
+    library = kernel_library.path(cuda=True)
+    return Launcher(library) if library is not None and torch.cuda.is_available() else None
 
 
 def make(case: Case, dtype: torch.dtype, seed: int = 0) -> Inputs:

@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -106,3 +107,55 @@ def edit_cascade(tmp_path: Path) -> EditCascade:
 def edit_toy(edit_cascade: EditCascade) -> EditToy:
     """`edit_cascade` of the toy cascade."""
     return functools.partial(edit_cascade, TOY)
+
+
+class FakeCuda:
+    """Host memory in place of device memory; copies happen at once."""
+
+    cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)
+
+    def __init__(self) -> None:
+        self.blocks: dict[int, Any] = {}
+        self.waits = 0
+
+    def cudaSetDevice(self, _: int) -> tuple[int]:
+        return (0,)
+
+    def cudaStreamCreate(self) -> tuple[int, int]:
+        return 0, 77
+
+    def cudaMalloc(self, size: int) -> tuple[int, int]:
+        if size > 1 << 30:
+            return 2, 0
+        block = ctypes.create_string_buffer(size)
+        self.blocks[ctypes.addressof(block)] = block
+        return 0, ctypes.addressof(block)
+
+    def cudaFree(self, address: int) -> tuple[int]:
+        del self.blocks[address]
+        return (0,)
+
+    def cudaMemcpyAsync(self, to: int, source: int, size: int, kind: int, _: int) -> tuple[int]:
+        assert kind in (1, 2)
+        ctypes.memmove(to, source, size)
+        return (0,)
+
+    def cudaMemGetInfo(self) -> tuple[int, int, int]:
+        return 0, 3 << 30, 4 << 30
+
+    def cudaStreamSynchronize(self, _: int) -> tuple[int]:
+        self.waits += 1
+        return (0,)
+
+    def cudaGetErrorName(self, error: int) -> tuple[int, bytes]:
+        return 0, b"cudaErrorMemoryAllocation" if error == 2 else b"cudaErrorUnknown"
+
+
+@pytest.fixture
+def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
+    """cuda-python as the backends see it, without a GPU."""
+    from edgereel.backends import cuda
+
+    fake = FakeCuda()
+    monkeypatch.setattr(cuda, "runtime_api", lambda: fake)
+    return fake

@@ -27,45 +27,6 @@ from edgereel.files import sha256
 GPU = trt_library.Device("Fake GPU", "8.9")
 
 
-class FakeCuda:
-    """Host memory in place of device memory; copies happen at once."""
-
-    cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)
-
-    def __init__(self) -> None:
-        self.blocks: dict[int, Any] = {}
-        self.waits = 0
-
-    def cudaSetDevice(self, _: int) -> tuple[int]:
-        return (0,)
-
-    def cudaStreamCreate(self) -> tuple[int, int]:
-        return 0, 77
-
-    def cudaMalloc(self, size: int) -> tuple[int, int]:
-        if size > 1 << 30:
-            return 2, 0
-        block = ctypes.create_string_buffer(size)
-        self.blocks[ctypes.addressof(block)] = block
-        return 0, ctypes.addressof(block)
-
-    def cudaFree(self, address: int) -> tuple[int]:
-        del self.blocks[address]
-        return (0,)
-
-    def cudaMemcpyAsync(self, to: int, source: int, size: int, kind: int, _: int) -> tuple[int]:
-        assert kind in (1, 2)
-        ctypes.memmove(to, source, size)
-        return (0,)
-
-    def cudaStreamSynchronize(self, _: int) -> tuple[int]:
-        self.waits += 1
-        return (0,)
-
-    def cudaGetErrorName(self, error: int) -> tuple[int, bytes]:
-        return 0, b"cudaErrorMemoryAllocation" if error == 2 else b"cudaErrorUnknown"
-
-
 class Severity(enum.IntEnum):
     INTERNAL_ERROR, ERROR, WARNING = range(3)
 
@@ -131,12 +92,11 @@ class FakeRuntime:
 
 
 @pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
+def machine(monkeypatch: pytest.MonkeyPatch, fake_cuda: Any) -> Any:
     """A machine with a GPU, cuda-python and tensorrt 11.3, all fake."""
     logger = type("ILogger", (), {"Severity": Severity})
     modes = SimpleNamespace(INPUT=0, OUTPUT=1)
     module = SimpleNamespace(ILogger=logger, Runtime=FakeRuntime, TensorIOMode=modes)
-    fake = FakeCuda()
 
     def library(name: str | None = None) -> trt_library.Library:
         if name not in (None, "tensorrt"):
@@ -146,9 +106,8 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
     for where in (trt, trt_library):
         monkeypatch.setattr(where, "library", library)
         monkeypatch.setattr(where, "device", lambda: GPU)
-    monkeypatch.setattr(trt, "runtime_api", lambda: fake)
-    monkeypatch.setattr(cuda, "runtime_api", lambda: fake)
-    return fake
+    monkeypatch.setattr(trt, "runtime_api", lambda: fake_cuda)
+    return fake_cuda
 
 
 PLUGIN = {"name": "edgereel-kernels", "version": "9.9", "sha256": "of the other machine"}
@@ -219,7 +178,7 @@ def opened(found: plan.Plan) -> tuple[trt.Trt, Any]:
     return backend, backend.load(found.folder / spec.file, spec)
 
 
-def test_runs_on_views_without_waiting(machine: FakeCuda, tmp_path: Path) -> None:
+def test_runs_on_views_without_waiting(machine: Any, tmp_path: Path) -> None:
     """Two chunks of a buffer through the engine; the device is waited for once, at the end."""
     backend, engine = opened(cascade(tmp_path / "a"))
     x = np.arange(6, dtype=np.float32).reshape(3, 2)
@@ -232,7 +191,7 @@ def test_runs_on_views_without_waiting(machine: FakeCuda, tmp_path: Path) -> Non
     assert machine.waits == 2
 
 
-def test_nothing_is_bound_twice(machine: FakeCuda, tmp_path: Path) -> None:
+def test_nothing_is_bound_twice(machine: Any, tmp_path: Path) -> None:
     backend, engine = opened(cascade(tmp_path / "a"))
     x, y = backend.empty("float32", (1, 2)), backend.empty("float32", (1, 2))
     other = backend.empty("float32", (1, 2))
@@ -244,7 +203,7 @@ def test_nothing_is_bound_twice(machine: FakeCuda, tmp_path: Path) -> None:
     assert calls[4:] == ["address y"]
 
 
-def test_memory_goes_with_its_last_view(machine: FakeCuda, tmp_path: Path) -> None:
+def test_memory_goes_with_its_last_view(machine: Any, tmp_path: Path) -> None:
     backend = trt.Trt(cascade(tmp_path / "a"))
     view: Any = backend.put(np.ones((4, 2), np.float32))[1:3]
     assert len(machine.blocks) == 1
@@ -255,7 +214,7 @@ def test_memory_goes_with_its_last_view(machine: FakeCuda, tmp_path: Path) -> No
         backend.empty("float32", (1 << 30, 2))
 
 
-def test_describes_what_it_opened(machine: FakeCuda, tmp_path: Path) -> None:
+def test_describes_what_it_opened(machine: Any, tmp_path: Path) -> None:
     backend, engine = opened(cascade(tmp_path / "a"))
     facts = backend.describe()
     assert facts["library"] == "tensorrt 11.3" and facts["precision"] == "fp16"
@@ -271,7 +230,7 @@ MIXED: list[dict[str, builds.Precision]] = [
 
 @pytest.mark.parametrize("precisions", MIXED)
 def test_verify_allows_each_engine_its_own_error(
-    machine: FakeCuda, tmp_path: Path, precisions: dict[str, builds.Precision]
+    machine: Any, tmp_path: Path, precisions: dict[str, builds.Precision]
 ) -> None:
     """An error of OFF is in order at half precision and wrong in float32, in either order."""
     found = cascade(tmp_path / "a", precisions=precisions)
@@ -284,7 +243,7 @@ def test_verify_allows_each_engine_its_own_error(
     assert backend.describe()["precision"] == "fp16, fp32"
 
 
-def test_an_engine_below_the_plans_precision_is_refused(machine: FakeCuda, tmp_path: Path) -> None:
+def test_an_engine_below_the_plans_precision_is_refused(machine: Any, tmp_path: Path) -> None:
     """The mark of a graph is in no hash of a file, so it is compared itself."""
     found = cascade(tmp_path / "a", precisions={"half": "fp16", "exact": "fp32"})
     for name in found.graphs:
@@ -298,7 +257,7 @@ def test_an_engine_below_the_plans_precision_is_refused(machine: FakeCuda, tmp_p
         backend.load(found.folder, found.graphs["half"])
 
 
-def test_a_shape_without_a_profile_is_refused(machine: FakeCuda, tmp_path: Path) -> None:
+def test_a_shape_without_a_profile_is_refused(machine: Any, tmp_path: Path) -> None:
     backend, engine = opened(cascade(tmp_path / "a"))
     x = backend.empty("float32", (3, 2))
     with pytest.raises(EngineError, match=r"no profile takes x \[3, 2\].*x \[1, 2\] or x \[2, 2\]"):
@@ -309,14 +268,14 @@ def test_a_shape_without_a_profile_is_refused(machine: FakeCuda, tmp_path: Path)
     ("content", "words"), [(b"refused", "of another kind"), (b"half", "'HALF'.*'FLOAT'")]
 )
 def test_a_wrong_engine_is_refused(
-    machine: FakeCuda, tmp_path: Path, content: bytes, words: str
+    machine: Any, tmp_path: Path, content: bytes, words: str
 ) -> None:
     with pytest.raises(EngineError, match=words):
         opened(cascade(tmp_path / "a", content))
 
 
 def test_the_plugin_is_there_before_its_engine(
-    machine: FakeCuda, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    machine: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A library of the same version with other bytes is the same; if it fails, that is told."""
     told: list[Any] = []
@@ -337,7 +296,7 @@ def test_the_plugin_is_there_before_its_engine(
         opened(cascade(tmp_path / "c", plugin=PLUGIN))
 
 
-def test_a_changed_engine_is_never_opened(machine: FakeCuda, tmp_path: Path) -> None:
+def test_a_changed_engine_is_never_opened(machine: Any, tmp_path: Path) -> None:
     found = cascade(tmp_path / "a")
     (engine,) = found.folder.glob("builds/*/double.engine")
     engine.write_bytes(b"evil")
@@ -357,7 +316,7 @@ def test_a_changed_engine_is_never_opened(machine: FakeCuda, tmp_path: Path) -> 
     ],
 )
 def test_another_machines_build_is_refused(
-    machine: FakeCuda,
+    machine: Any,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     change: dict[str, Any],

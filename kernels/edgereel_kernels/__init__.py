@@ -5,10 +5,11 @@ library of TensorRT, this one if it was built with CUDA and TensorRT's headers.
 from pathlib import Path
 from typing import Any
 
-__all__ = ["LIBRARY", "PLUGIN", "register_plugin"]
+__all__ = ["CUDA_LIBRARY", "LIBRARY", "PLUGIN", "register_plugin"]
 
 _HERE = Path(__file__).parent
 LIBRARY = next(_HERE.glob("libedgereel_ort.*"))
+CUDA_LIBRARY: Path | None = next(_HERE.glob("libedgereel_cuda.*"), None)
 PLUGIN: Path | None = next(_HERE.glob("libedgereel_trt.*"), None)
 
 

@@ -4,14 +4,11 @@
 // without this library too. Work is spread over the threads of the session.
 #include <algorithm>
 #include <cstdint>
-#include <exception>
-#include <initializer_list>
 #include <string>
 #include <type_traits>
 #include <vector>
 
 #include "cpu.hpp"
-#include "ort_cuda.hpp"
 #include "ort_operators.hpp"
 
 namespace {
@@ -151,36 +148,13 @@ struct NormOp : Ort::CustomOpBase<NormOp<T>, NormKernel<T>> {
 
 }  // namespace
 
-#ifdef _WIN32
-#define EDGEREEL_EXPORT __declspec(dllexport)
-#else
-#define EDGEREEL_EXPORT __attribute__((visibility("default")))
-#endif
-
 extern "C" EDGEREEL_EXPORT OrtStatus* ORT_API_CALL RegisterCustomOps(OrtSessionOptions* options,
                                                                      const OrtApiBase* base) {
-  const OrtApi* api = base->GetApi(ORT_API_VERSION);
-  if (api == nullptr)
-    return base->GetApi(1)->CreateStatus(
-        ORT_INVALID_ARGUMENT, "this ONNX Runtime is older than the one the kernels were made for");
-  Ort::InitApi(api);
-  try {
+  return edgereel::ort::add_operators(options, base, [] {
     static const AttentionOp<float, AttentionKernel<float>> attention;
     static const AttentionOp<std::uint16_t, AttentionKernel<std::uint16_t>> attention_half;
     static const NormOp<float> norm;
     static const NormOp<std::uint16_t> norm_half;
-    static Ort::CustomOpDomain domain("edgereel");
-    static const bool added = [] {
-      for (const OrtCustomOp* op : std::initializer_list<const OrtCustomOp*>{
-               &attention, &attention_half, &norm, &norm_half})
-        domain.Add(op);
-      for (const OrtCustomOp* op : edgereel::ort::cuda_operators()) domain.Add(op);
-      return true;
-    }();
-    static_cast<void>(added);
-    Ort::UnownedSessionOptions(options).Add(domain);
-  } catch (const std::exception& error) {
-    return api->CreateStatus(ORT_FAIL, error.what());
-  }
-  return nullptr;
+    return std::vector<const OrtCustomOp*>{&attention, &attention_half, &norm, &norm_half};
+  });
 }

@@ -1,8 +1,10 @@
 // edgereel::TemporalAttention for ONNX Runtime's CUDA provider, queued on the session's stream.
-#include "ort_cuda.hpp"
-
+//
+// A library of its own: in a session that also had the operators for CPUs, group norms would be
+// computed there.
 #include <algorithm>
 #include <cstdint>
+#include <vector>
 
 #include "ort_operators.hpp"
 #include "temporal_attention_cuda.hpp"
@@ -39,11 +41,14 @@ struct AttentionKernel {
 };
 
 }  // namespace
-
-std::vector<const OrtCustomOp*> cuda_operators() {
-  static const AttentionOp<float, AttentionKernel<float>> attention;
-  static const AttentionOp<gpu::Half, AttentionKernel<gpu::Half>> attention_half;
-  return {&attention, &attention_half};
-}
-
 }  // namespace edgereel::ort
+
+extern "C" EDGEREEL_EXPORT OrtStatus* ORT_API_CALL RegisterCustomOps(OrtSessionOptions* options,
+                                                                     const OrtApiBase* base) {
+  using namespace edgereel;
+  return ort::add_operators(options, base, [] {
+    static const ort::AttentionOp<float, ort::AttentionKernel<float>> attention;
+    static const ort::AttentionOp<gpu::Half, ort::AttentionKernel<gpu::Half>> attention_half;
+    return std::vector<const OrtCustomOp*>{&attention, &attention_half};
+  });
+}

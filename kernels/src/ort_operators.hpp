@@ -12,6 +12,12 @@
 
 #include "attention_inputs.hpp"
 
+#ifdef _WIN32
+#define EDGEREEL_EXPORT __declspec(dllexport)
+#else
+#define EDGEREEL_EXPORT __attribute__((visibility("default")))
+#endif
+
 namespace edgereel::ort {
 
 template <typename T>
@@ -102,5 +108,27 @@ struct AttentionOp : Ort::CustomOpBase<AttentionOp<T, Kernel>, Kernel> {
   std::size_t GetOutputTypeCount() const { return 1; }
   ONNXTensorElementDataType GetOutputType(std::size_t) const { return kType<T>; }
 };
+
+// What a library exports as RegisterCustomOps: `operators`, called once, gives what it has.
+template <typename Operators>
+OrtStatus* add_operators(OrtSessionOptions* options, const OrtApiBase* base, Operators operators) {
+  const OrtApi* api = base->GetApi(ORT_API_VERSION);
+  if (api == nullptr)
+    return base->GetApi(1)->CreateStatus(
+        ORT_INVALID_ARGUMENT, "this ONNX Runtime is older than the one the kernels were made for");
+  Ort::InitApi(api);
+  try {
+    static Ort::CustomOpDomain domain("edgereel");
+    static const bool added = [&] {
+      for (const OrtCustomOp* op : operators()) domain.Add(op);
+      return true;
+    }();
+    static_cast<void>(added);
+    Ort::UnownedSessionOptions(options).Add(domain);
+  } catch (const std::exception& error) {
+    return api->CreateStatus(ORT_FAIL, error.what());
+  }
+  return nullptr;
+}
 
 }  // namespace edgereel::ort

@@ -24,10 +24,11 @@ INSTALL_PLUGIN = (
 
 
 @functools.cache
-def path() -> Path | None:
-    """The library, if it is installed."""
+def path(*, cuda: bool = False) -> Path | None:
+    """The library for ONNX Runtime on a CPU or on a GPU, if it is installed."""
+    name = "CUDA_LIBRARY" if cuda else "LIBRARY"
     try:
-        library: Path = importlib.import_module("edgereel_kernels").LIBRARY
+        library: Path | None = getattr(importlib.import_module("edgereel_kernels"), name, None)
     except ImportError:
         return None
     return library

@@ -25,6 +25,7 @@ Array: TypeAlias = NDArray[Any]
 
 BACKENDS = {
     "trt": "edgereel.backends.trt:Trt",
+    "ort-cuda": "edgereel.backends.ort_cuda:OrtCuda",
     "ort": "edgereel.backends.ort:Ort",
 }
 

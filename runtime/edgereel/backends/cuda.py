@@ -36,7 +36,8 @@ def runtime_api() -> Any:
         except ImportError:
             continue
     raise BackendUnavailable(
-        f"cuda-python is not installed; backend trt needs it for device memory. Run `{INSTALL}`."
+        f"cuda-python is not installed; backends trt and ort-cuda need it for device memory. Run "
+        f"`{INSTALL}`."
     )
 
 
@@ -106,6 +107,11 @@ class Memory:
         _done(self._api, self._api.cudaStreamSynchronize(self.stream), "finish the queued work")
         self._copying.clear()
         return array
+
+    def free(self) -> int:
+        """Bytes of the GPU's memory that nothing holds yet."""
+        free, _ = _done(self._api, self._api.cudaMemGetInfo(), "tell its free memory")
+        return int(free)
 
     def _copy(self, to: int, source: int, size: int, kind: str) -> None:
         if size:

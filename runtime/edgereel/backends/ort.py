@@ -20,7 +20,7 @@ from edgereel.backends import Array, Buffer
 from edgereel.errors import EngineError
 from edgereel.plan import GraphSpec, Plan
 
-__all__ = ["Ort", "session_options"]
+__all__ = ["Engine", "Ort", "session_options"]
 
 # ONNX Runtime's name of a tensor type, from ours.
 _TYPES = {
@@ -60,9 +60,7 @@ class Ort:
         options = session_options(self._threads, self._kernels)
         _give_back()  # what dropped engines had
         try:
-            session = self._ort.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
-            )
+            session = self._ort.InferenceSession(str(path), options, providers=self._providers())
         except Exception as error:  # onnxruntime raises its own types, all plain Exceptions
             raise EngineError(
                 f"{spec.file}: ONNX Runtime cannot load it ({_first_line(error)}); expected a "
@@ -72,7 +70,14 @@ class Ort:
         _give_back()
         _check_declaration(spec, "inputs", session.get_inputs())
         _check_declaration(spec, "outputs", session.get_outputs())
-        return Engine(session, spec.file, self._plan.files[spec.file])
+        return self._engine(session, spec.file, self._plan.files[spec.file])
+
+    def _providers(self) -> list[Any]:
+        """ONNX Runtime's names of what runs a graph's nodes, the preferred first."""
+        return ["CPUExecutionProvider"]
+
+    def _engine(self, session: Any, file: str, sha256: str) -> Engine:
+        return Engine(session, file, sha256)
 
     def put(self, array: Array) -> Buffer:
         """The array itself, made contiguous."""
@@ -104,27 +109,40 @@ class Engine:
     """One session."""
 
     precision = "as exported"
+    place = "cpu"  # where its buffers are, in ONNX Runtime's words
 
     def __init__(self, session: Any, file: str, sha256: str) -> None:
         self.sha256 = sha256
         self._session = session
         self._file = file
+        self._binding = session.io_binding()
+        self._bound: dict[str, tuple[int, tuple[int, ...]]] = {}
 
     def run(self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> None:
-        """One call of the graph."""
-        binding = self._session.io_binding()
-        for bind, buffers in ((binding.bind_input, inputs), (binding.bind_output, outputs)):
+        """One call of the graph; what stays where it was is not bound again."""
+        for bind, buffers in (
+            (self._binding.bind_input, inputs),
+            (self._binding.bind_output, outputs),
+        ):
             for name, buffer in buffers.items():
-                array = cast(Array, buffer)
-                bind(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+                found = self._address(buffer), buffer.shape
+                if self._bound.get(name) != found:
+                    bind(name, self.place, 0, buffer.dtype, buffer.shape, found[0])
+                    self._bound[name] = found
         try:
-            self._session.run_with_iobinding(binding)
+            self._run()
         except Exception as error:  # as in load
             raise EngineError(
                 f"{self._file}: ONNX Runtime failed to run it ({_first_line(error)}); expected "
                 f"it to fill outputs of the shapes in plan.json. Export the cascade again; if "
                 f"memory ran out, use a smaller size or chunk."
             ) from error
+
+    def _address(self, buffer: Buffer) -> int:
+        return int(cast(Array, buffer).ctypes.data)
+
+    def _run(self) -> None:
+        self._session.run_with_iobinding(self._binding)
 
 
 def session_options(threads: int | None = None, kernels: Path | None = None) -> Any:
