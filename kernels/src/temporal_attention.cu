@@ -21,22 +21,21 @@
 // Design. A warp has 16 frames of one head of one pixel, or eight frames each of two; the next warp
 // has the next head, whose channels lie beside, so that a block reads rows of 4 heads. There is
 // no shared memory, no transposition and no shuffle between reading and multiplying:
-//   - Scores are sums over channels, in any order. A lane reads 16 bytes of a row, where `mma`
-//   wants
-//     2 * 4, and takes them as they come, of queries and keys alike. Pairs that turn together are
-//     read by one lane, so it turns them in registers, in float; bias is added to the scores there.
-//   - The weights of a lane are what `mma` wants of it as the left factor of the next product.
+//   - Scores are sums over channels, in any order. A lane reads 16 bytes of a row where `mma` wants
+//     twice 4 or 8, and takes them as they come, of queries and keys alike. Pairs that turn
+//     together are read by one lane, so it turns them in registers, in float.
+//   - Bias is added to the scores, in registers too, and the weights of a lane are what `mma` wants
+//     of it as the left factor of the next product.
 //   - Of values a lane reads 16 bytes of four frames and zips two frames at a time. The columns of
-//   a
-//     product are then one channel of each of eight chunks, and after all of them a lane has whole
-//     chunks of the result: 16 bytes to write.
+//     a product are then one channel of each of eight chunks, and after all of them a lane has
+//     whole chunks of the result: 16 bytes to write.
 // Up to 16 frames everything of a warp is read before the first product, but for values of float
 // heads over 48 channels: 3.8 KiB of halves at d = 40 and 15 KiB at d = 160, by 90 and 168
 // registers a lane, that is 20 and 12 warps of an SM. More frames take keys and values 16 at a time
 // and keep running sums (arXiv:1805.02867); keys and values are read again for every 16 queries, by
-// the warps of one block at about the same time, which caches serve. Queries, turned once, wait in
-// shared memory, each lane's in a place of its own: at most 40 KiB of a block, two blocks on any
-// SM.
+// warps of one block or the next at about the same time, which caches serve. Queries, turned once,
+// wait in shared memory, each lane's in a place of its own: at most 40 KiB of a block, two blocks
+// on any SM.
 //
 // Rounding. Halves that are turned are rounded to halves again before the product, as are weights;
 // everything else is float. Without turning the products of halves are exact.
