@@ -55,6 +55,7 @@ def test_no_kernel_spills() -> None:
     assert told.endswith("64 kernels, 0 spill\n")
 
 
+@pytest.mark.slow
 @needs_compiler
 @needs_nvcc
 @pytest.mark.skipif(HEADERS is None, reason="TENSORRT_INCLUDE_DIR is not set; no package has them")
