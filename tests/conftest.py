@@ -8,10 +8,11 @@ import importlib.util
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cpp_probe
 import pytest
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # a core each, read when torch and others are imported
@@ -106,3 +107,14 @@ def edit_cascade(tmp_path: Path) -> EditCascade:
 def edit_toy(edit_cascade: EditCascade) -> EditToy:
     """`edit_cascade` of the toy cascade."""
     return functools.partial(edit_cascade, TOY)
+
+
+@pytest.fixture(scope="session")
+def cpp() -> Iterator[cpp_probe.Probe]:
+    """The C++ runtime, built with sanitizers; leaks are found when it ends."""
+    if reason := cpp_probe.missing():
+        pytest.skip(reason)
+    probe = cpp_probe.Probe(cpp_probe.built() / "probe")
+    yield probe
+    code, told = probe.close()
+    assert code == 0, told
