@@ -1,6 +1,7 @@
-"""The C++ tokenizer gives the ids of Hugging Face `tokenizers`: `pytest tests/test_cpp_tokenizer.py`.
+"""The C++ tokenizer gives the ids of Hugging Face `tokenizers`.
 
-For the files in this repository, and for one in the form of CLIP's, trained here on a few words.
+Alone: `pytest tests/test_cpp_tokenizer.py`. For the files in this repository, and for one in the
+form of CLIP's, trained here on a few words.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ SHAPES = ROOT / "export/edgereel_export/shapes/checkpoint/tokenizer/tokenizer.js
 TOY = Path(__file__).parent / "data" / "toy" / "tokenizer.json"
 CLIP = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 START, END = "<|startoftext|>", "<|endoftext|>"
+SPACES = " \t\n\r\v\u00a0\u2003\u3000\u0085\u200b\ufeff"
+BASIC = [*range(0xD800), *range(0xE000, 0x20000)]  # planes 0 and 1
 COUNT = 10_000  # texts for each form of tokenizer
 
 
@@ -48,6 +51,23 @@ def clip(pattern: str = CLIP, *, normalized: bool = False) -> str:
     return made.to_str()
 
 
+def unigram() -> str:
+    """A tokenizer as T5's is, without the table of characters of its normalizer."""
+    made = tokenizers.Tokenizer(models.Unigram())
+    splits = [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
+    made.pre_tokenizer = pre_tokenizers.Sequence(splits)
+    trainer = trainers.UnigramTrainer(
+        vocab_size=300, show_progress=False, special_tokens=["<pad>", END, "<unk>"],
+        unk_token="<unk>",
+    )  # fmt: skip
+    texts = [" ".join(json.loads(SHAPES.read_text())["model"]["vocab"])] * 3
+    made.train_from_iterator([*texts, "a red circle moves to the right, don't you think?"], trainer)
+    made.post_processor = processors.TemplateProcessing(
+        single=f"$A {END}", special_tokens=[(END, 1)]
+    )
+    return made.to_str()
+
+
 def spaced(content: str) -> str:
     """The tokenizer whose special tokens take the spaces around them."""
     document = json.loads(content)
@@ -63,9 +83,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
         "shapes": SHAPES.read_text(),
         "toy": TOY.read_text(),
         "clip": clip(),
-        "clip of transformers 5": clip(rf"<\|startoftext\|>|<\|endoftext\|>|{CLIP}", normalized=True),
+        "newer clip": clip(rf"<\|startoftext\|>|<\|endoftext\|>|{CLIP}", normalized=True),
         "spaces around": spaced(clip()),
-    }  # fmt: skip
+        "unigram": unigram(),
+    }
     for name, text in texts.items():
         (folder / f"{name}.json").write_text(text)
     return {name: folder / f"{name}.json" for name in texts}
@@ -73,35 +94,38 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
 
 def fuzzed(chance: random.Random) -> str:
     """A text of words, signs, spaces, marks and characters of all of Unicode."""
+    words = [
+        *("a red circle", "DON'T", "they'll", "we've I'd", "'S", "''re", "<end>", START, END),
+        *("<|StartOfText|>", " <pad>  ", "x" * 90),
+    ]
     pieces = {
-        lambda: chance.choice(["a red circle", "DON'T", "they'll", "we've I'd", "'S", "''re", "<end>",
-                               START, END, "<|StartOfText|>", " <pad>  ", "x" * 90]): 3,
-        lambda: chance.choice(" \t\n\r\v\u00a0\u2003\u3000\u0085\u200b\ufeff") * chance.randint(1, 3): 3,
+        lambda: chance.choice(words): 3,
+        lambda: chance.choice(SPACES) * chance.randint(1, 3): 3,
         lambda: "".join(chance.choice("abcXYZ019.,!?'\"-_<>|\\/+=") for _ in range(6)): 3,
         lambda: chr(chance.randrange(0xC0, 0x250)) + chr(chance.randrange(0x300, 0x370)): 2,
         lambda: chr(chance.randrange(0x1100, 0x1200)) + chr(chance.randrange(0x1160, 0x1200)): 1,
         lambda: chr(chance.randrange(0xAC00, 0xD7A4)) + chr(chance.randrange(0x11A7, 0x11C4)): 1,
-        lambda: chr(chance.choice([*range(0xD800), *range(0xE000, 0x20000)])): 2,
+        lambda: chr(chance.choice(BASIC)): 2,
         lambda: chr(chance.randrange(0x20000, 0x110000)): 1,
         lambda: "".join(chr(chance.randrange(0x591, 0x6DD)) for _ in range(3)): 1,
-        lambda: "İẞſßÅΣς🔴👩🏽‍🚀½²ⅷ٣"[chance.randrange(16)]: 2,
-    }  # fmt: skip
+        lambda: chance.choice("İẞſßÅΣς🔴👩🏽‍🚀½²ⅷ٣"): 2,
+    }
     chosen = chance.choices(list(pieces), list(pieces.values()), k=chance.randint(0, 9))
     return "".join(piece() for piece in chosen)
 
 
 @pytest.mark.parametrize(
-    "name", ["shapes", "toy", "clip", "clip of transformers 5", "spaces around"]
+    "name", ["shapes", "toy", "clip", "newer clip", "spaces around", "unigram"]
 )
 def test_ids_are_those_of_tokenizers(cpp: Probe, files: Mapping[str, Path], name: str) -> None:
     chance = random.Random(5)
-    spec = TokenizerSpec(file="tokenizer.json", length=40, pad_id=7)
+    spec = TokenizerSpec(file="tokenizer.json", length=20, pad_id=7)
     python = Tokenizer(files[name], spec)
     count = COUNT if name in ("shapes", "clip") else COUNT // 10
     some_cut = False
     for _ in range(0, count, 500):
         texts = [fuzzed(chance) for _ in range(500)]
-        answer = cpp.ask("tokens", file=str(files[name]), length=40, pad_id=7, texts=texts)
+        answer = cpp.ask("tokens", file=str(files[name]), length=20, pad_id=7, texts=texts)
         ids, mask, cut = python.encode(texts)
         found = np.frombuffer(answer, np.int64)
         wrong = np.nonzero((found[: ids.size].reshape(ids.shape) != ids).any(1))[0]
@@ -146,12 +170,18 @@ def test_file_that_is_no_tokenizer(cpp: Probe, tmp_path: Path, text: str) -> Non
         cpp.ask("tokens", file=str(tmp_path / "t.json"), length=8, pad_id=0, texts=["a"])
 
 
-def test_a_model_that_is_not_known_is_named(cpp: Probe, tmp_path: Path) -> None:
-    """T5's tokenizer, for example."""
-    unigram = tokenizers.Tokenizer(models.Unigram([("<unk>", 0.0), ("a", -1.0)], 0, False))
-    unigram.save(str(tmp_path / "t.json"))
-    with pytest.raises(Refused, match=r"its model is a Unigram"):
-        cpp.ask("tokens", file=str(tmp_path / "t.json"), length=8, pad_id=0, texts=["a"])
+def test_what_is_not_known_is_named(cpp: Probe, tmp_path: Path) -> None:
+    """Such as the normalizer of T5's published tokenizer."""
+    made = tokenizers.Tokenizer(models.WordPiece({"[UNK]": 0}, unk_token="[UNK]"))
+    made.save(str(tmp_path / "t.json"))
+    asked = {"file": str(tmp_path / "t.json"), "length": 8, "pad_id": 0, "texts": ["a"]}
+    with pytest.raises(Refused, match="its model is a WordPiece"):
+        cpp.ask("tokens", **asked)
+    document = json.loads(unigram())
+    document["normalizer"] = {"type": "Precompiled", "precompiled_charsmap": ""}
+    (tmp_path / "t.json").write_text(json.dumps(document))
+    with pytest.raises(Refused, match="its normalizer is a Precompiled"):
+        cpp.ask("tokens", **asked)
 
 
 def test_no_room_for_the_text(cpp: Probe) -> None:

@@ -37,7 +37,7 @@ std::string type_of(const Value& value) {
   return kTypes[value.index()];
 }
 
-std::string shown(const Value& value) {
+std::string shown_value(const Value& value) {
   if (const auto* word = std::get_if<std::string>(&value)) return shown(*word);
   if (const auto* whole = std::get_if<Int>(&value)) return text(*whole);
   if (const auto* real = std::get_if<double>(&value)) return text(*real);
@@ -80,7 +80,7 @@ Value checked_number(const std::string& word, const Param& param, const Value& v
   // Whatever is beyond float32 would reach a graph as infinity.
   if (!(std::fabs(size) <= FLT_MAX) || (wanted_whole && std::fmod(size, 1) != 0)) {
     fail(Kind::kInput,
-         word + " is " + shown(value) + "; expected " + kind + ". Give a number of that kind.");
+         word + " is " + shown_value(value) + "; expected " + kind + ". Give a number of that kind.");
   }
   if ((param.min && less(number, *param.min)) || (param.max && less(*param.max, number))) {
     fail(Kind::kInput,
@@ -118,7 +118,7 @@ Value checked(const std::string& word, const Param& param, const Value* given) {
   const auto* choice = std::get_if<std::string>(&*value);
   if (choice == nullptr ||
       std::find(param.choices.begin(), param.choices.end(), *choice) == param.choices.end()) {
-    fail(Kind::kInput, word + " is " + shown(*value) + "; expected one of " +
+    fail(Kind::kInput, word + " is " + shown_value(*value) + "; expected one of " +
                            joined(param.choices) + ". Choose one.");
   }
   return *value;

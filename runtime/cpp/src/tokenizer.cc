@@ -12,8 +12,6 @@ namespace edgereel {
 
 using Ids = std::vector<std::int64_t>;
 
-namespace {
-
 // A word that a text is cut at before anything else, such as one that begins or ends texts.
 struct AddedToken {
   Text content;
@@ -22,12 +20,14 @@ struct AddedToken {
 };
 
 // Ids in front of those of a text, and behind.
-struct Frame {
+struct TokenFrame {
   Ids before, after;
 };
 
-Frame template_frame(const Json& json) {
-  Frame frame;
+namespace {
+
+TokenFrame template_frame(const Json& json) {
+  TokenFrame frame;
   bool passed = false;
   const Json *single = json.find("single"), *tokens = json.find("special_tokens");
   if (single == nullptr || tokens == nullptr) throw JsonError("its template is damaged");
@@ -58,7 +58,7 @@ std::int64_t id_of(const Json& json, const std::string& key) {
   return static_cast<std::int64_t>(pair->array[1].whole);
 }
 
-Frame read_frame(const Json& json) {
+TokenFrame read_frame(const Json& json) {
   if (json.type == Json::Type::kNull) return {};
   const std::string type = type_of(json);
   if (type == "ByteLevel") return {};
@@ -67,10 +67,10 @@ Frame read_frame(const Json& json) {
     return {{id_of(json, "cls")}, {id_of(json, "sep")}};
   }
   if (type != "Sequence") throw JsonError("its post-processor is a " + type);
-  Frame frame;
+  TokenFrame frame;
   const Json* processors = json.find("processors");
   for (const Json& one : processors != nullptr ? processors->array : std::vector<Json>()) {
-    const Frame outer = read_frame(one);
+    const TokenFrame outer = read_frame(one);
     frame.before.insert(frame.before.begin(), outer.before.begin(), outer.before.end());
     frame.after.insert(frame.after.end(), outer.after.begin(), outer.after.end());
   }
@@ -89,7 +89,7 @@ class TokenizerFile {
   // The ids of a text without those of the frame.
   Ids encode(const std::string& text) const;
 
-  Frame frame;
+  TokenFrame frame;
 
  private:
   // Calls `other` for what lies between the tokens that are cut at, and adds their ids.
@@ -213,7 +213,7 @@ Tokens Tokenizer::encode(const std::vector<std::string>& texts) const {
   std::fill_n(tokens.ids.as<std::int64_t>(), tokens.ids.count(),
               static_cast<std::int64_t>(spec_.pad_id));
   std::fill_n(tokens.mask.as<std::int64_t>(), tokens.mask.count(), 0);
-  const Frame& frame = file_->frame;
+  const TokenFrame& frame = file_->frame;
   const std::size_t room =
       static_cast<std::size_t>(length) - frame.before.size() - frame.after.size();
   for (std::size_t i = 0; i < texts.size(); ++i) {

@@ -1,5 +1,6 @@
 #include "tokenizer_model.hpp"
 
+#include <algorithm>
 #include <queue>
 #include <tuple>
 
@@ -105,6 +106,70 @@ class WordLevel : public TokenModel {
   Id unknown = -1;
 };
 
+// A unigram model (Kudo 2018): of all ways to cut a word, the one whose pieces score most.
+class Unigram : public TokenModel {
+ public:
+  void append_ids(const Text& text, std::vector<Id>& ids) const override {
+    const std::string word = to_utf8(text);
+    std::vector<std::string> found;  // from the end
+    std::string strange;             // neighbours that are unknown are one
+    for (const std::string& piece : pieces_from_end(word)) {
+      if (id_of(piece) < 0 || id_of(piece) == unknown) {
+        strange = piece + strange;
+        continue;
+      }
+      if (!strange.empty()) found.push_back(std::move(strange));
+      strange.clear();
+      found.push_back(piece);
+    }
+    if (!strange.empty()) found.push_back(strange);
+    for (auto piece = found.rbegin(); piece != found.rend(); ++piece) {
+      const Id id = id_of(*piece);
+      ids.push_back(id >= 0 ? id : unknown);
+    }
+  }
+
+  std::vector<double> scores;  // by id
+  double least = 0;            // of all scores
+  std::size_t longest = 0;     // bytes of a piece
+  Id unknown = -1;
+
+ private:
+  static constexpr double kUnknownPenalty = 10;
+
+  // The best way to the end of some bytes: its score, and where its last piece starts.
+  struct Way {
+    double score = 0;
+    std::size_t start = std::string::npos;
+  };
+
+  static void offer(Way& way, double score, std::size_t start) {
+    if (way.start == std::string::npos || score > way.score) way = {score, start};
+  }
+
+  std::vector<std::string> pieces_from_end(const std::string& word) const {
+    std::vector<Way> ways(word.size() + 1);
+    for (std::size_t start = 0; start < word.size();) {
+      std::size_t next = start;
+      next_code_point(word, next);
+      bool single = false;
+      for (std::size_t size = 1; size <= std::min(longest, word.size() - start); ++size) {
+        const Id id = id_of(word.substr(start, size));
+        if (id < 0) continue;
+        offer(ways[start + size], scores[static_cast<std::size_t>(id)] + ways[start].score, start);
+        single = single || start + size == next;
+      }
+      if (!single) offer(ways[next], least - kUnknownPenalty + ways[start].score, start);
+      start = next;
+    }
+    std::vector<std::string> found;
+    for (std::size_t end = word.size(); end > 0; end = ways[end].start) {
+      found.push_back(word.substr(ways[end].start, end - ways[end].start));
+    }
+    return found;
+  }
+};
+
 const Json& part(const Json& json, const std::string& key, Json::Type type) {
   const Json* found = json.find(key);
   if (found == nullptr || found->type != type) throw JsonError("its model has no " + key);
@@ -167,12 +232,34 @@ std::unique_ptr<const TokenModel> read_bpe(const Json& json) {
   return model;
 }
 
+std::unique_ptr<const TokenModel> read_unigram(const Json& json) {
+  auto model = std::make_unique<Unigram>();
+  for (const Json& entry : part(json, "vocab", Json::Type::kArray).array) {
+    if (entry.array.size() != 2) throw JsonError("a piece of its vocabulary has no score");
+    const Json& score = entry.array[1];
+    const std::string& piece = entry.array[0].string;
+    model->vocabulary[piece] = static_cast<Id>(model->scores.size());
+    model->scores.push_back(score.type == Json::Type::kInt ? static_cast<double>(score.whole)
+                                                           : score.real);
+    model->least = std::min(model->least, model->scores.back());
+    model->longest = std::max(model->longest, piece.size());
+  }
+  const Json& unknown = part(json, "unk_id", Json::Type::kInt);
+  if (flag(json, "byte_fallback") || unknown.whole < 0 ||
+      unknown.whole >= static_cast<Int>(model->scores.size())) {
+    throw JsonError("its Unigram has byte_fallback, or no unknown piece");
+  }
+  model->unknown = static_cast<Id>(unknown.whole);
+  return model;
+}
+
 }  // namespace
 
 std::unique_ptr<const TokenModel> read_token_model(const Json& json) {
   const Json* type = json.find("type");
   const std::string kind = type != nullptr ? type->string : "";
   if (kind == "BPE" || (kind.empty() && json.find("merges") != nullptr)) return read_bpe(json);
+  if (kind == "Unigram") return read_unigram(json);
   if (kind != "WordLevel") throw JsonError("its model is a " + (kind.empty() ? "riddle" : kind));
   auto model = std::make_unique<WordLevel>();
   read_vocabulary(json, *model);

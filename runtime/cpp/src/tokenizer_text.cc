@@ -72,6 +72,8 @@ std::size_t whitespace_end(const Text& text, std::size_t at) {
   return run(text, at, kWordPart | kSpace, false);
 }
 
+std::size_t space_end(const Text& text, std::size_t at) { return run(text, at, kSpace, false); }
+
 // The pieces that `end_of` finds from each place; what it does not match is left out.
 template <typename EndOf>
 std::vector<Text> pieces(const Text& text, EndOf end_of) {
@@ -122,6 +124,33 @@ PreTokenizer read_split(const Json& json) {
   return [special](const Text& text) {
     return pieces(text,
                   [&](const Text& all, std::size_t at) { return clip_end(all, at, special); });
+  };
+}
+
+Text replaced(const Text& text, const Text& wanted, const Text& by);
+
+// Spaces become marks, one in front too, and every mark begins a word.
+std::vector<Text> marked(const Text& text, char32_t mark, bool prefix, bool split) {
+  Text all = replaced(text, U" ", Text(1, mark));
+  if (prefix && all.front() != mark) all.insert(all.begin(), mark);
+  if (!split) return {all};
+  std::vector<Text> words;
+  for (char32_t c : all) {
+    if (words.empty() || c == mark) words.emplace_back();
+    words.back() += c;
+  }
+  return words;
+}
+
+PreTokenizer read_metaspace(const Json& json) {
+  const Text mark = from_utf8(part(json, "replacement").string);
+  const Json* scheme = json.find("prepend_scheme");
+  const bool prefix = scheme ? scheme->string == "always" : flag(json, "add_prefix_space", true);
+  const bool first = scheme != nullptr && scheme->string == "first";
+  if (first || mark.size() != 1) throw JsonError("its Metaspace marks only the first word");
+  const bool split = flag(json, "split", true);
+  return [=](const Text& text) {
+    return text.empty() ? std::vector<Text>() : marked(text, mark[0], prefix, split);
   };
 }
 
@@ -192,6 +221,8 @@ PreTokenizer read_pre_tokenizer(const Json& json) {
   }
   const std::string type = type_of(json);
   if (type == "Whitespace") return [](const Text& text) { return pieces(text, whitespace_end); };
+  if (type == "WhitespaceSplit") return [](const Text& text) { return pieces(text, space_end); };
+  if (type == "Metaspace") return read_metaspace(json);
   if (type == "Split") return read_split(json);
   if (type == "ByteLevel") {
     const bool prefix = flag(json, "add_prefix_space", true), split = flag(json, "use_regex", true);

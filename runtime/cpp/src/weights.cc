@@ -1,4 +1,4 @@
-// Field numbers are those of onnx.proto (ModelProto.graph 7, GraphProto.initializer 5,
+// ProtoField numbers are those of onnx.proto (ModelProto.graph 7, GraphProto.initializer 5,
 // TensorProto.dims 1 and data_type 2). Weight bytes are skipped, so large files cost nothing.
 #include "weights.hpp"
 
@@ -13,18 +13,18 @@ namespace edgereel {
 namespace {
 
 constexpr std::uint64_t kModelGraph = 7, kGraphInitializer = 5, kTensorDims = 1, kTensorType = 2;
-constexpr unsigned kVarint = 0, kFixed64 = 1, kBytes = 2, kFixed32 = 5;
+constexpr unsigned kVarint = 0, kFixed64 = 1, kLength = 2, kFixed32 = 5;
 
 struct Damaged {};
 
 // Bytes from `at` to `end`.
-struct Piece {
+struct Bytes {
   const unsigned char* at;
   const unsigned char* end;
 };
 
 // A base-128 number, which is passed.
-std::uint64_t varint(Piece& piece) {
+std::uint64_t varint(Bytes& piece) {
   std::uint64_t value = 0;
   for (int shift = 0; shift < 64; shift += 7) {
     if (piece.at == piece.end) throw Damaged();
@@ -35,21 +35,21 @@ std::uint64_t varint(Piece& piece) {
   throw Damaged();
 }
 
-struct Field {
+struct ProtoField {
   std::uint64_t number;
   unsigned wire;
   std::uint64_t value;  // of a varint
-  Piece bytes;          // of a message, text or packed list
+  Bytes bytes;          // of a message, text or packed list
 };
 
-void each_field(Piece piece, const std::function<void(const Field&)>& use) {
+void each_field(Bytes piece, const std::function<void(const ProtoField&)>& use) {
   while (piece.at < piece.end) {
     const std::uint64_t key = varint(piece);
-    Field field{key >> 3, static_cast<unsigned>(key & 7), 0, {piece.at, piece.at}};
+    ProtoField field{key >> 3, static_cast<unsigned>(key & 7), 0, {piece.at, piece.at}};
     std::uint64_t size = field.wire == kFixed64 ? 8 : field.wire == kFixed32 ? 4 : 0;
     if (field.wire == kVarint) {
       field.value = varint(piece);
-    } else if (field.wire == kBytes) {
+    } else if (field.wire == kLength) {
       size = varint(piece);
     } else if (size == 0) {
       throw Damaged();
@@ -79,26 +79,26 @@ std::int64_t item_bytes_of(std::uint64_t type) {
   }
 }
 
-std::int64_t tensor_bytes(Piece tensor) {
+std::int64_t tensor_bytes(Bytes tensor) {
   std::int64_t count = 1, item = 0;
   const auto times = [&](std::uint64_t size) {
     if (__builtin_mul_overflow(count, static_cast<std::int64_t>(size), &count)) throw Damaged();
   };
-  each_field(tensor, [&](const Field& field) {
+  each_field(tensor, [&](const ProtoField& field) {
     if (field.number == kTensorType) item = item_bytes_of(field.value);
     if (field.number != kTensorDims) return;
     if (field.wire == kVarint) return times(field.value);
-    for (Piece packed = field.bytes; packed.at < packed.end;) times(varint(packed));
+    for (Bytes packed = field.bytes; packed.at < packed.end;) times(varint(packed));
   });
   return item == 0 || count > INT64_MAX / 16 ? 0 : count * item;
 }
 
-std::int64_t model_bytes(Piece model) {
+std::int64_t model_bytes(Bytes model) {
   std::int64_t all = 0;
-  each_field(model, [&](const Field& graph) {
-    if (graph.number != kModelGraph || graph.wire != kBytes) return;
-    each_field(graph.bytes, [&](const Field& tensor) {
-      if (tensor.number == kGraphInitializer && tensor.wire == kBytes) {
+  each_field(model, [&](const ProtoField& graph) {
+    if (graph.number != kModelGraph || graph.wire != kLength) return;
+    each_field(graph.bytes, [&](const ProtoField& tensor) {
+      if (tensor.number == kGraphInitializer && tensor.wire == kLength) {
         all += tensor_bytes(tensor.bytes);
       }
     });
@@ -123,7 +123,7 @@ class Mapped {
   Mapped(const Mapped&) = delete;
   Mapped& operator=(const Mapped&) = delete;
 
-  Piece bytes() const { return {memory_, memory_ != nullptr ? memory_ + size_ : nullptr}; }
+  Bytes bytes() const { return {memory_, memory_ != nullptr ? memory_ + size_ : nullptr}; }
 
  private:
   int file_;

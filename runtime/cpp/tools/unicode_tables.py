@@ -97,21 +97,22 @@ def decomposed() -> Iterable[tuple[int, ...]]:
 
 def combining() -> Iterable[tuple[int, ...]]:
     """Ranges (first, last, class) of characters that are put into order."""
-    known = {}  # class -> a character of it
-    for c in POINTS:
-        known.setdefault(unicodedata.combining(chr(c)), chr(c))
-    del known[0]
-    order = sorted(known)
-    found = {}
-    for c in POINTS:
-        if NFD.normalize_str(chr(c)) != chr(c):
-            continue
-        # A mark goes in front of one of a higher class, and nothing else does.
-        first = c != 0x345 and NFD.normalize_str("\u0345" + chr(c)) == chr(c) + "\u0345"
-        if first or c == 0x345:
-            kept = (k for k in order if NFD.normalize_str(known[k] + chr(c)) == known[k] + chr(c))
-            found[c] = max(kept)
-    return ranges(found)
+    marks = [c for c in POINTS if ordered(chr(c)) and NFD.normalize_str(chr(c)) == chr(c)]
+    known: dict[int, str] = {240: "\u0345"}  # class -> a character of it
+    for c in marks:
+        if unicodedata.combining(chr(c)):
+            known.setdefault(unicodedata.combining(chr(c)), chr(c))
+    # What is not behind a mark of its own class or a lower one is put in front of it.
+    found = {
+        c: max(k for k, one in known.items() if NFD.normalize_str(one + chr(c)) == one + chr(c))
+        for c in marks
+    }
+    return ranges({**found, 0x345: 240})
+
+
+def ordered(mark: str) -> bool:
+    """Whether a character is put in front of one of the highest class."""
+    return mark != "\u0345" and NFD.normalize_str("\u0345" + mark) == mark + "\u0345"
 
 
 def written(name: str, rows: Iterable[Sequence[int]]) -> str:
