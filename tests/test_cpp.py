@@ -10,7 +10,7 @@ import itertools
 import json
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,13 @@ import numpy as np
 import pytest
 from cpp_probe import Probe, Refused, of_other_test, sentence
 
-from edgereel import host_memory, levels, noise, plan, schedule
+from edgereel import host_memory, levels, memory, noise, plan, schedule
+from edgereel.call import Call
+from edgereel.params import fill_params
 
 DATA = Path(__file__).parent / "data"
 TOY, TRACE = DATA / "toy", DATA / "trace"
+EditCascade = Callable[..., Path]
 
 
 # Tables
@@ -182,6 +185,56 @@ def test_changed_plans_are_read_the_same_way(cpp: Probe, folder: Path) -> None:
         refused += bool(wanted)
         assert found == wanted, seed
     assert 200 < refused < 400
+
+
+# Memory
+
+
+CALLS: list[tuple[Path, str, dict[str, Any]]] = [
+    (TOY, "video", {"prompt": "a"}),
+    (TOY, "preview", {"prompt": "a"}),
+    (TRACE, "paint", {"frames": 16, "height": 64, "width": 64, "frames_at_once": 3}),
+    (TRACE, "tiles", {"frames": 9, "height": 64, "width": 12, "tile": 2, "shared_sides": 1}),
+]
+
+
+@pytest.mark.parametrize(("folder", "mode", "settings"), CALLS)
+def test_the_same_memory_is_predicted(
+    cpp: Probe, edit_cascade: EditCascade, folder: Path, mode: str, settings: dict[str, Any]
+) -> None:
+    """Of weights, values and activations; and the same is said where it does not suffice."""
+
+    def change(document: dict[str, Any]) -> None:
+        for graph in document["graphs"].values():
+            symbols = {axis for spec in graph["inputs"].values() for axis in spec["shape"]}
+            names = sorted(axis for axis in symbols if isinstance(axis, str))
+            graph["activations"] = [{"": 1000.5, "*".join(names): 8}, {names[0]: 70.0}]
+
+    edited = edit_cascade(folder, change)
+    loaded = plan.load(edited)
+    program = loaded.modes[mode]
+    tables = {name: np.load(edited / spec.file) for name, spec in loaded.schedules.items()}
+    call = Call(loaded, program, fill_params(program, settings), tables, {})
+    sizes = [
+        call.chunk_sizes(stage, [spans[0] for spans in call.spans[stage.name]])
+        for stage in program.stages
+    ]
+    asked = memory.Asked(loaded, program, sizes)
+    request = {"folder": str(edited), "mode": mode, "settings": settings}
+    for low_vram in (False, True):
+        wanted = [
+            number
+            for peak in memory.stage_peaks(asked, low_vram=low_vram)
+            for number in (peak.weights, peak.values, peak.activations, peak.loading)
+        ]
+        found = cpp.ask("peaks", low_vram=int(low_vram), **request)
+        assert [int(n) for n in found.split()] == wanted
+    for free in (0, 1000, 5000, 50_000):
+        told = sentence(lambda free=free: memory.check(asked, free, low_vram=False))
+        assert (
+            sentence(lambda free=free: cpp.ask("peaks", low_vram=0, free=free, **request)) == told
+        )
+        assert told or free
 
 
 # Small parts

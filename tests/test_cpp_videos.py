@@ -5,6 +5,7 @@ Alone: `pytest tests/test_cpp_videos.py`. Videos may differ by one level of 255:
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -182,13 +183,13 @@ CALLS: list[tuple[Path, dict[str, Any]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("folder", "options"), CALLS, ids=str)
+@pytest.mark.parametrize(("folder", "options"), CALLS, ids=range(len(CALLS)))
 def test_wrong_calls_are_refused_with_the_same_sentences(
     cpp: Probe, tmp_path: Path, folder: Path, options: dict[str, Any]
 ) -> None:
     given = {k: v for k, v in options.items() if "." not in k}
     dotted = {k: v for k, v in options.items() if "." in k}
-    settings = {k: v for k, v in options.items() if k not in ("mode", "noise")}
+    settings = {k: v for k, v in {**dotted, **given}.items() if k not in ("mode", "noise")}
     mode = {"mode": options["mode"]} if "mode" in options else {}
     request = cpp_probe.call(folder, settings, tmp_path, options.get("noise"), **mode)
     wanted = sentence(lambda: python(folder)(params=dotted, **given))
@@ -198,8 +199,10 @@ def test_wrong_calls_are_refused_with_the_same_sentences(
 def test_a_folder_that_is_none_and_a_changed_file(
     cpp: Probe, tmp_path: Path, edit_cascade: Callable[..., Path]
 ) -> None:
+    numbers = itertools.count()  # a folder is read again for each
+
     def said(folder: Path) -> tuple[str, str]:
-        request = cpp_probe.call(folder, {"prompt": "a"}, tmp_path)
+        request = cpp_probe.call(folder, {"prompt": "a"}, tmp_path, alone=str(next(numbers)))
         return (sentence(lambda: edgereel.load(folder, backend="ort")("a")),
                 sentence(lambda: cpp.ask("generate", **request)))  # fmt: skip
 

@@ -14,11 +14,13 @@
 #include <thread>
 #include <vector>
 
+#include "call.hpp"
 #include "close_words.hpp"
 #include "errors.hpp"
 #include "files.hpp"
 #include "host_memory.hpp"
 #include "json.hpp"
+#include "memory.hpp"
 #include "noise.hpp"
 #include "plan.hpp"
 #include "schedule.hpp"
@@ -131,6 +133,38 @@ std::string free_bytes(const Json& json) {
   return found ? std::to_string(*found) : "none";
 }
 
+// The memory that a call is predicted to take, a line for each stage; with "free" it must suffice.
+std::string peaks(const Json& json) {
+  const edgereel::Plan plan(text(json, "folder"));
+  const edgereel::Mode& mode = plan.document().modes.at(text(json, "mode"));
+  edgereel::Values given;
+  for (const auto& [name, value] : part(json, "settings").object) {
+    const bool word = value.type == Json::Type::kString;
+    given.entries.emplace_back(name,
+                               word ? edgereel::Value(value.string) : edgereel::Value(value.whole));
+  }
+  const edgereel::Values params = edgereel::fill_params(mode, given);
+  edgereel::Tables tables;
+  for (const auto& [name, schedule] : plan.document().schedules) {
+    tables[name] = edgereel::read_levels(plan.folder() + "/" + schedule.file);
+  }
+  const edgereel::Call call({plan.document(), mode, params, tables}, {});
+  edgereel::MemoryAsked asked{plan.document(), plan.folder(), mode, {}, {}};
+  for (std::size_t i = 0; i < mode.stages.size(); ++i) {
+    std::vector<edgereel::Span> largest;
+    for (const auto& spans : call.spans[i]) largest.push_back(spans[0]);
+    asked.sizes.push_back(call.chunk_sizes(mode.stages[i], largest));
+  }
+  if (json.find("free") != nullptr) edgereel::check_memory(asked, whole(json, "free"), false);
+  std::string answer;
+  for (const edgereel::Peak& peak : edgereel::stage_peaks(asked, whole(json, "low_vram") != 0)) {
+    for (std::int64_t bytes : {peak.weights, peak.values, peak.activations, peak.loading}) {
+      answer += std::to_string(bytes) + " ";
+    }
+  }
+  return answer;
+}
+
 // A status of edgereel.h with its sentence.
 struct Status {
   edgereel_status status;
@@ -174,9 +208,10 @@ edgereel_setting setting_of(const std::string& name, const Json& value, Arrays& 
   }
 }
 
-// Cascades stay loaded, as in an app.
+// Cascades stay loaded to the end, as in an app.
+std::map<std::string, edgereel_cascade*> loaded;
+
 edgereel_cascade* cascade_of(const Json& json) {
-  static std::map<std::string, edgereel_cascade*> loaded;
   const std::string folder = text(json, "folder");
   const Json* alone = json.find("alone");
   const std::string key = folder + (alone != nullptr ? alone->string : "");
@@ -224,8 +259,9 @@ std::string generated(edgereel_cascade* cascade, const Json& json) {
     settings.push_back(setting_of(name, value, arrays));
   }
   std::vector<edgereel_noise> noise;
+  const Json nothing;
   const Json* given = json.find("noise");
-  for (const auto& [key, value] : given != nullptr ? given->object : Json().object) {
+  for (const auto& [key, value] : (given != nullptr ? *given : nothing).object) {
     noise.push_back({key.c_str(), arrays.read(value)});
   }
   Told told;
@@ -297,9 +333,9 @@ void answer(const char* state, int status, const std::string& bytes) {
 
 int main() {
   const std::map<std::string, std::function<std::string(const Json&)>> known = {
-      {"parse", parse},       {"rows", rows},         {"renoise", renoise},  {"words", words},
-      {"normal", normal},     {"tokens", tokens},     {"close", close_word}, {"free", free_bytes},
-      {"generate", generate}, {"threads", in_threads}};
+      {"parse", parse},       {"rows", rows},     {"renoise", renoise},   {"words", words},
+      {"normal", normal},     {"tokens", tokens}, {"close", close_word},  {"free", free_bytes},
+      {"generate", generate}, {"peaks", peaks},   {"threads", in_threads}};
   for (std::string line; std::getline(std::cin, line);) {
     try {
       const Json json = edgereel::parse_json(line);
@@ -312,4 +348,5 @@ int main() {
       answer("error", -1, error.what());
     }
   }
+  for (const auto& entry : loaded) edgereel_cascade_destroy(entry.second);
 }
