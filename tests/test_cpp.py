@@ -49,26 +49,24 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_rows_are_equal_to_the_last_bit(
     cpp: Probe, tables: Mapping[str, Path], sampler: str
 ) -> None:
-    etas = (0, 0.3, 1, 1.7) if sampler == "ddim" else (0,)
+    etas = (0, 0.3, 1.7) if sampler == "ddim" else (0,)
     finals = schedule.FINALS if sampler == "ddim" else ("one",)
     variances = schedule.VARIANCES if sampler == "ddpm" else ("fixed_small",)
     for table, spacing, steps, eta, final, variance in itertools.product(
-        tables, schedule.SPACINGS, (1, 2, 3, 7, 50, 99, 100, 641), etas, finals, variances
+        tables, schedule.SPACINGS, (1, 2, 3, 50, 100, 641), etas, finals, variances
     ):
-        options = {"eta": eta, "final": final, "variance": variance}
-        alphas = np.load(tables[table])
-        asked = {"table": str(tables[table]), "sampler": sampler, "spacing": spacing,
-                 "steps": steps, **options}  # fmt: skip
-        wanted = sentence(
-            lambda a=alphas, s=spacing, n=steps, o=options: schedule.sampler_rows(
-                sampler, a, s, n, **o
-            )
-        )
-        found = sentence(lambda asked=asked: cpp.ask("rows", **asked))
-        assert found == wanted, asked
-        if not wanted:
-            rows = schedule.sampler_rows(sampler, alphas, spacing, steps, **options)  # type: ignore[arg-type]
-            assert cpp.ask("rows", **asked) == rows.tobytes(), asked
+        options: dict[str, Any] = {"eta": eta, "final": final, "variance": variance}
+        asked = {"sampler": sampler, "spacing": spacing, "steps": steps, **options}
+        try:
+            rows = schedule.sampler_rows(sampler, np.load(tables[table]), spacing, steps, **options)
+            wanted: bytes | str = rows.tobytes()
+        except ValueError as error:
+            wanted = str(error)
+        try:
+            found: bytes | str = cpp.ask("rows", table=str(tables[table]), **asked)
+        except Refused as error:
+            found = str(error)
+        assert found == wanted, (table, asked)
 
 
 def test_renoise_coefficients_are_equal(cpp: Probe, tables: Mapping[str, Path]) -> None:
@@ -178,13 +176,13 @@ def changed(document: Any, seed: int) -> None:
 def test_changed_plans_are_read_the_same_way(cpp: Probe, folder: Path) -> None:
     original = json.loads((folder / "plan.json").read_text())
     refused = 0
-    for seed in range(400):
+    for seed in range(250):
         document = copy.deepcopy(original)
         changed(document, seed)
         wanted, found = parsed(cpp, json.dumps(document).encode())
         refused += bool(wanted)
         assert found == wanted, seed
-    assert 200 < refused < 400
+    assert 125 < refused < 250
 
 
 # Memory

@@ -109,7 +109,7 @@ def test_fuzzed_files_never_break_it(tmp_path: Path, target: str) -> None:
     cpp_probe.configured(
         build, "-DCMAKE_BUILD_TYPE=None", "-DCMAKE_UNITY_BUILD=ON", "-DEDGEREEL_FUZZ=ON",
         f"-DCMAKE_C_COMPILER={clang.removesuffix('++')}", f"-DCMAKE_CXX_COMPILER={clang}",
-        f"-DCMAKE_CXX_FLAGS=-O1 -g1 {CHECKS},fuzzer-no-link",
+        f"-DCMAKE_CXX_FLAGS=-O1 -g1 {CHECKS} -fsanitize=fuzzer-no-link",
     )  # fmt: skip
     cpp_probe.run(tool("cmake"), "--build", build, "--target", f"fuzz_{target}")
     for file in CORPORA[target]:
