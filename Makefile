@@ -1,11 +1,12 @@
 # make demo    from nothing to a video: installs, builds the small `shapes` cascade, writes demo.mp4
+# make cpp     builds the C++ runtime in build/cpp; with PREFIX=/usr/local it is installed there
 # make test    installs the development tools and runs every test this machine can run
 # make lint    style, types and import rules; `make format` mends what can be mended
 # make clean   removes what the other targets made; built cascades stay (make distclean removes .venv too)
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format clean distclean
+.PHONY: help demo cpp test lint format clean distclean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -33,6 +34,10 @@ $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet -e '.[ort,export,rtx,dev]'
 	@touch $@ $(VENV)/.installed-demo
 
+$(VENV)/.installed-cpp: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -e '.[ort,cpp]'
+	@touch $@
+
 # Without a C++ compiler, or without the network for ONNX Runtime's headers, all works but slower.
 $(VENV)/.installed-kernels: $(KERNELS) | $(BIN)/python
 	@if command -v c++ g++ clang++ >/dev/null; then $(BIN)/python -m pip install --quiet ./kernels; else false; fi \
@@ -43,6 +48,11 @@ demo: $(VENV)/.installed-demo $(VENV)/.installed-kernels
 	$(BIN)/python export/build.py shapes
 	$(BIN)/edgereel generate engines/shapes -p "$(PROMPT)" -o demo.mp4
 	@echo "The video is $(CURDIR)/demo.mp4"
+
+cpp: $(VENV)/.installed-cpp
+	$(BIN)/cmake -S runtime/cpp -B build/cpp -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja
+	$(BIN)/cmake --build build/cpp
+	$(if $(PREFIX),$(BIN)/cmake --install build/cpp --prefix $(PREFIX))
 
 test: $(VENV)/.installed-dev $(VENV)/.installed-kernels
 	$(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder $(ARGS)

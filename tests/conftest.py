@@ -8,11 +8,12 @@ import importlib.util
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cpp_probe
 import pytest
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # a core each, read when torch and others are imported
@@ -159,3 +160,14 @@ def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
     fake = FakeCuda()
     monkeypatch.setattr(cuda, "runtime_api", lambda: fake)
     return fake
+
+
+@pytest.fixture(scope="session")
+def cpp() -> Iterator[cpp_probe.Probe]:
+    """The C++ runtime, built with sanitizers; leaks are found when it ends."""
+    if reason := cpp_probe.missing():
+        pytest.skip(reason)
+    probe = cpp_probe.Probe(cpp_probe.built() / "probe")
+    yield probe
+    code, told = probe.close()
+    assert code == 0, told

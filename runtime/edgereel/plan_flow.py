@@ -136,12 +136,12 @@ class _Flow(Chunks):
                     self.number(f"{place}.from", op.from_, least=0, whole=True)
                 if isinstance(op.from_, int) and isinstance(op.to, int) and op.from_ >= op.to:
                     raise PlanError.at(f"{place}.to", f"{op.to} <= from", "a noisier timestep")
-                self._check_led(place, op.x, op.shared_noise)
                 if op.along is not None:
                     self.find(
                         f"{place}.along", op.along, self.trajectories, "denoised value before"
                     )
                 self._same(place, op.x, op.out)
+                self._check_led(place, op.x, op.shared_noise)
 
     def _check_tokenize(self, place: str, op: Tokenize) -> None:
         tokenizer = self.find(f"{place}.tokenizer", op.tokenizer, self.plan.tokenizers, "tokenizer")

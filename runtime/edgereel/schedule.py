@@ -17,6 +17,7 @@ every rounded-linspace list; our rows follow the papers.
 
 from __future__ import annotations
 
+import math
 from typing import TypeAlias
 
 import numpy as np
@@ -154,7 +155,7 @@ def ddpm_rows(alphas_cumprod: F64, timesteps: F64, *, variance: str = "fixed_sma
     columns = {"c_x0": np.sqrt(after), "c_eps": np.sqrt((1 - after) * kept)}
     if variance == "learned_range":
         columns |= {"c_noise": np.ones(len(t))}
-        columns |= {"logvar_min": np.log(small), "logvar_max": np.log(large)}
+        columns |= {"logvar_min": _log(small), "logvar_max": _log(large)}
     else:
         columns |= {"c_noise": np.sqrt(large if variance == "fixed_large" else small)}
     columns["c_noise"][-1] = 0.0
@@ -222,8 +223,7 @@ def dpmpp_2m_rows(alphas_cumprod: F64, timesteps: F64) -> F32:
     t, now, after = _levels(alphas_cumprod, timesteps, "one")
     alpha, sigma = np.sqrt(now), np.sqrt(1 - now)
     c_x0, c_eps, c_prev = np.sqrt(after), np.sqrt(1 - after), np.zeros(len(t))
-    with np.errstate(divide="ignore"):
-        half_log_snr = np.log(alpha) - np.log(sigma)
+    half_log_snr = _log(alpha) - _log(sigma)
     h = np.diff(half_log_snr)
     middle = slice(1, -1)
     # h[1:] / h[:-1] is 1/r0 of the paper; c_x0 - c_eps * alpha / sigma is alpha_t (1 - exp(-h)).
@@ -327,6 +327,11 @@ def _rows(t: F64, alphas_cumprod: F64, **columns: F64) -> F32:
     for name, column in columns.items():
         rows[:, ROW.index(name)] = column
     return rows
+
+
+def _log(x: F64) -> F64:
+    """The C library's logarithm, as the C++ runtime has it; numpy's differs between processors."""
+    return np.array([math.log(value) if value > 0 else -math.inf for value in x.tolist()])
 
 
 def _scaled_first(rows: F32, scale_noise: bool) -> F32:

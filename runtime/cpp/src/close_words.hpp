@@ -1,0 +1,13 @@
+// The word that somebody may have meant.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace edgereel {
+
+// What Python's difflib.get_close_matches(word, words, n=1) finds.
+std::optional<std::string> closest(const std::string& word, const std::vector<std::string>& words);
+
+}  // namespace edgereel

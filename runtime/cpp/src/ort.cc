@@ -1,0 +1,303 @@
+#include "ort.hpp"
+
+#include <dlfcn.h>
+#include <malloc.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+#include <mutex>
+#include <utility>
+
+#define ORT_API_MANUAL_INIT
+#include <onnxruntime_cxx_api.h>
+
+#include "errors.hpp"
+#include "host_memory.hpp"
+
+namespace edgereel {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kInstall =
+    "Install one, for example `pip install onnxruntime`, and give the path of its libonnxruntime: "
+    "EDGEREEL_ONNXRUNTIME, or `onnxruntime` in edgereel_options.";
+
+std::string first_line(const std::exception& error) {
+  const std::string all = error.what();
+  return all.substr(0, std::min<std::size_t>(all.find('\n'), 300));
+}
+
+// The library in a folder, such as onnxruntime/capi of the wheel from PyPI.
+std::string in_folder(const std::string& place) {
+  std::error_code ignored;
+  if (!fs::is_directory(place, ignored)) return place;
+  for (const auto& entry : fs::directory_iterator(place, ignored)) {
+    const std::string name = entry.path().filename().string();
+    if (starts_with(name, "libonnxruntime.so")) return entry.path().string();
+  }
+  return place + "/libonnxruntime.so";
+}
+
+// Of the library that was opened. Ort::GetVersionString would have to be linked.
+std::string& ort_version() {
+  static std::string version;
+  return version;
+}
+
+// Opens the library and takes its functions.
+void open_library(const std::string& path) {
+  void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (library == nullptr) {
+    fail(Kind::kUnavailable, "ONNX Runtime does not load (" + std::string(dlerror()) +
+                                 "); expected its shared library. " + kInstall);
+  }
+  using Base = const OrtApiBase* (*)();
+  const auto base = reinterpret_cast<Base>(dlsym(library, "OrtGetApiBase"));
+  const OrtApi* api = base != nullptr ? base()->GetApi(ORT_API_VERSION) : nullptr;
+  if (api == nullptr) {
+    const std::string found = base != nullptr ? base()->GetVersionString() : "another library";
+    fail(Kind::kUnavailable, path + " is " + found + "; expected ONNX Runtime 1." +
+                                 std::to_string(ORT_API_VERSION) + " or newer. " + kInstall);
+  }
+  ort_version() = base()->GetVersionString();
+  Ort::InitApi(api);
+}
+
+// One library for the process: ONNX Runtime keeps its state in it. It stays open to the end.
+void load_library(const std::string& place) {
+  static std::mutex lock;
+  static std::string loaded;
+  const std::lock_guard<std::mutex> hold(lock);
+  if (!loaded.empty() && (place.empty() || in_folder(place) == loaded)) return;
+  if (!loaded.empty()) {
+    fail(Kind::kInput, "onnxruntime is " + place + ", but " + loaded +
+                           " is in use already; expected one for the whole process. Give the same "
+                           "path to every cascade.");
+  }
+  const std::string path = place.empty() ? "libonnxruntime.so.1" : in_folder(place);
+  open_library(path);
+  loaded = path;
+}
+
+// What ONNX Runtime keeps for the process, to its end: sessions may still be there then.
+Ort::Env& environment() {
+  static Ort::Env& env = *[] {
+    // Errors only: warnings of the graph optimiser are no use to a user.
+    auto* made = new Ort::Env(ORT_LOGGING_LEVEL_ERROR, "edgereel");
+    const auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
+    // One arena for all sessions, grown by what is asked; backends/ort.py has the measurements.
+    made->CreateAndRegisterAllocator(memory, Ort::ArenaCfg(0, 1, -1, -1));
+    return made;
+  }();
+  return env;
+}
+
+// Returns memory that was freed to the system, which glibc keeps otherwise.
+void give_back() {
+#ifdef __GLIBC__
+  malloc_trim(0);
+#endif
+}
+
+ONNXTensorElementDataType onnx_type(DType dtype) {
+  static const ONNXTensorElementDataType kTypes[] = {
+      ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16,
+      ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64, ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32,
+      ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8, ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL};
+  return kTypes[static_cast<int>(dtype)];
+}
+
+std::string type_name(ONNXTensorElementDataType type) {
+  static const std::map<int, std::string> kNames = {
+      {1, "float"},   {2, "uint8"},   {3, "int8"},    {4, "uint16"},   {5, "int16"},
+      {6, "int32"},   {7, "int64"},   {8, "string"},  {9, "bool"},     {10, "float16"},
+      {11, "double"}, {12, "uint32"}, {13, "uint64"}, {16, "bfloat16"}};
+  const auto found = kNames.find(type);
+  return "tensor(" + (found != kNames.end() ? found->second : std::to_string(type)) + ")";
+}
+
+using Ports = std::map<std::string, std::string>;  // name -> type and rank
+
+std::string listed(const Ports& ports, const Words& order) {
+  Words all;
+  for (const std::string& name : order) all.push_back(name + " " + ports.at(name));
+  return joined(all);
+}
+
+void check_declaration(const GraphSpec& spec, const std::string& side, const Ports& found,
+                       const Words& order) {
+  const Named<TensorSpec>& tensors = side == "inputs" ? spec.inputs : spec.outputs;
+  Ports declared;
+  for (const auto& [name, tensor] : tensors) {
+    declared[name] = type_name(onnx_type(dtype_of(tensor.dtype))) + " rank " +
+                     std::to_string(tensor.shape.size());
+  }
+  if (found == declared) return;
+  fail(Kind::kEngine, spec.file + ": its " + side + " are " + listed(found, order) + "; expected " +
+                          listed(declared, tensors.keys()) +
+                          " as plan.json says. Export the cascade again.");
+}
+
+void check_ports(const Ort::Session& session, const GraphSpec& spec) {
+  Ort::AllocatorWithDefaultOptions allocator;
+  for (const bool input : {true, false}) {
+    Ports found;
+    Words order;
+    const std::size_t count = input ? session.GetInputCount() : session.GetOutputCount();
+    for (std::size_t i = 0; i < count; ++i) {
+      const auto name = input ? session.GetInputNameAllocated(i, allocator)
+                              : session.GetOutputNameAllocated(i, allocator);
+      const auto type = input ? session.GetInputTypeInfo(i) : session.GetOutputTypeInfo(i);
+      const auto info = type.GetTensorTypeAndShapeInfo();
+      order.push_back(name.get());
+      found[name.get()] =
+          type_name(info.GetElementType()) + " rank " + std::to_string(info.GetDimensionsCount());
+    }
+    check_declaration(spec, input ? "inputs" : "outputs", found, order);
+  }
+}
+
+class OrtEngine : public Engine {
+ public:
+  OrtEngine(Ort::Session session, std::string file)
+      : session_(std::move(session)), file_(std::move(file)) {}
+
+  void run(const Arrays& inputs, const Arrays& outputs) override {
+    std::vector<const char*> in_names, out_names;
+    std::vector<Ort::Value> in = values(inputs, in_names), out = values(outputs, out_names);
+    try {
+      session_.Run(Ort::RunOptions(), in_names.data(), in.data(), in.size(), out_names.data(),
+                   out.data(), out.size());
+    } catch (const Ort::Exception& error) {
+      fail(Kind::kEngine, file_ + ": ONNX Runtime failed to run it (" + first_line(error) +
+                              "); expected it to fill outputs of the shapes in plan.json. Export "
+                              "the cascade again; if memory ran out, use a smaller size or chunk.");
+    }
+  }
+
+ private:
+  static std::vector<Ort::Value> values(const Arrays& arrays, std::vector<const char*>& names) {
+    const auto memory = Ort::MemoryInfo::CreateCpu(OrtDeviceAllocator, OrtMemTypeDefault);
+    std::vector<Ort::Value> found;
+    for (const auto& [name, array] : arrays) {
+      names.push_back(name.c_str());
+      found.push_back(Ort::Value::CreateTensor(memory, array.raw(), array.bytes(),
+                                               array.dims().data(), array.dims().size(),
+                                               onnx_type(array.dtype())));
+    }
+    return found;
+  }
+
+  Ort::Session session_;
+  std::string file_;
+};
+
+class OrtBackend : public Backend {
+ public:
+  explicit OrtBackend(OrtOptions options) : options_(std::move(options)) {
+    if (options_.provider != "cpu") check_provider();
+    environment();
+  }
+
+  std::unique_ptr<Engine> load(const std::string& path, const GraphSpec& spec) override {
+    const Ort::SessionOptions options = session_options();
+    give_back();  // what dropped engines had
+    try {
+      Ort::Session session(environment(), path.c_str(), options);
+      give_back();
+      check_ports(session, spec);
+      return std::make_unique<OrtEngine>(std::move(session), spec.file);
+    } catch (const Ort::Exception& error) {
+      fail(Kind::kEngine, spec.file + ": ONNX Runtime cannot load it (" + first_line(error) +
+                              "); expected a graph for onnxruntime " + ort_version() +
+                              ". Export the cascade again, or upgrade onnxruntime.");
+    }
+  }
+
+  std::optional<std::int64_t> free_memory() override {
+    if (options_.provider != "cpu") return std::nullopt;
+    return edgereel::free_memory("/");
+  }
+
+ private:
+  std::string onnx_provider() const {
+    static const std::map<std::string, std::string> kProviders = {
+        {"cuda", "CUDAExecutionProvider"},
+        {"tensorrt", "TensorrtExecutionProvider"},
+        {"tensorrt-rtx", "NvTensorRTRTXExecutionProvider"}};
+    const auto found = kProviders.find(options_.provider);
+    if (found == kProviders.end()) {
+      fail(Kind::kInput, "provider is " + shown(options_.provider) +
+                             "; expected cpu, cuda, tensorrt, tensorrt-rtx. Choose one of these.");
+    }
+    return found->second;
+  }
+
+  void check_provider() const {
+    const std::string wanted = onnx_provider();
+    const std::vector<std::string> found = Ort::GetAvailableProviders();
+    if (std::find(found.begin(), found.end(), wanted) != found.end()) return;
+    fail(Kind::kUnavailable, "ONNX Runtime " + ort_version() + " has the providers " +
+                                 joined(found) + "; expected " + wanted +
+                                 " among them. Install an ONNX Runtime with it, such as the "
+                                 "package onnxruntime-gpu, or use the provider cpu.");
+  }
+
+  void add_provider(Ort::SessionOptions& options) const {
+    if (options_.provider == "cuda") {
+      OrtCUDAProviderOptionsV2* cuda = nullptr;
+      Ort::ThrowOnError(Ort::GetApi().CreateCUDAProviderOptions(&cuda));
+      const std::unique_ptr<OrtCUDAProviderOptionsV2, void (*)(OrtCUDAProviderOptionsV2*)> held(
+          cuda, Ort::GetApi().ReleaseCUDAProviderOptions);
+      options.AppendExecutionProvider_CUDA_V2(*cuda);
+    } else if (options_.provider == "tensorrt") {
+      OrtTensorRTProviderOptionsV2* trt = nullptr;
+      Ort::ThrowOnError(Ort::GetApi().CreateTensorRTProviderOptions(&trt));
+      const std::unique_ptr<OrtTensorRTProviderOptionsV2, void (*)(OrtTensorRTProviderOptionsV2*)>
+          held(trt, Ort::GetApi().ReleaseTensorRTProviderOptions);
+      options.AppendExecutionProvider_TensorRT_V2(*trt);
+    } else if (options_.provider == "tensorrt-rtx") {
+      options.AppendExecutionProvider("NvTensorRtRtx", {});
+    }
+  }
+
+  Ort::SessionOptions session_options() const {
+    Ort::SessionOptions options;
+    options.SetGraphOptimizationLevel(ORT_ENABLE_ALL);
+    options.SetIntraOpNumThreads(options_.threads);
+    options.SetInterOpNumThreads(1);
+    options.AddConfigEntry("session.use_env_allocators", "1");
+    options.DisableMemPattern();
+    try {
+      add_provider(options);
+    } catch (const Ort::Exception& error) {
+      fail(Kind::kUnavailable, "the provider " + options_.provider + " does not start (" +
+                                   first_line(error) +
+                                   "); expected its libraries. Install them, or use the provider "
+                                   "cpu.");
+    }
+    if (options_.kernels.empty()) return options;
+    try {
+      options.RegisterCustomOpsLibrary(options_.kernels.c_str());
+    } catch (const Ort::Exception& error) {
+      fail(Kind::kEngine, options_.kernels + ": ONNX Runtime cannot load it (" + first_line(error) +
+                              "); expected kernels for onnxruntime " + ort_version() +
+                              ". Install them again with `pip install ./kernels`, or do without "
+                              "them.");
+    }
+    return options;
+  }
+
+  OrtOptions options_;
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> make_ort(const OrtOptions& options) {
+  load_library(options.library);
+  return std::make_unique<OrtBackend>(options);
+}
+
+}  // namespace edgereel
