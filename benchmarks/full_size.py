@@ -2,8 +2,9 @@
 
 Random weights in the published layout, since only their number and shapes count here. The denoise
 graph is exported and checked against PyTorch at a small example; then one step of the published
-video size with two guidance rows runs on ONNX Runtime, with --compare also on PyTorch; then a
-strongly typed fp16 engine is compiled, in a process of its own.
+video size with two guidance rows runs on ONNX Runtime, again with Edgereel's kernels where they are
+installed, and with --compare on PyTorch; then a strongly typed fp16 engine is compiled. Each is a
+process of its own.
 
     python benchmarks/full_size.py sd15
     python benchmarks/full_size.py lavie-base --compare
@@ -32,7 +33,7 @@ from numpy.typing import NDArray
 from shapes_report import machine, peak_rss_bytes
 from torch import nn
 
-from edgereel import memory
+from edgereel import kernel_library, memory
 from edgereel.backends import trt_library
 from edgereel.backends.ort import session_options
 from edgereel_export.graph import Graph, export
@@ -102,6 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         told = options.network, folder, frames
         phases: list[Callable[..., dict[str, Any]]] = [_export]
         phases += [] if options.no_step else [_step]
+        phases += [_kernels] if kernel_library.path() and not options.no_step else []
         phases += [_torch] if options.compare and not options.no_step else []
         for phase in phases:
             figures |= _alone(phase, *told)
@@ -167,20 +169,35 @@ def _feeds(network: _Network, frames: int) -> dict[str, NDArray[Any]]:
 
 
 def _step(name: str, folder: Path, frames: int) -> dict[str, Any]:
-    """One step on the CPU; x_next as moved.npy."""
+    """One step on the CPU, all operators ONNX Runtime's own; x_next as moved.npy."""
+    moved, figures = _on_cpu(name, folder, frames, None)
+    np.save(folder / "moved.npy", moved)
+    figures = {f"cpu_step_{key}": value for key, value in figures.items()}
+    return {"step_frames": frames, **figures}
+
+
+def _kernels(name: str, folder: Path, frames: int) -> dict[str, Any]:
+    """The same step with our kernels, and how far its result is from moved.npy."""
+    moved, figures = _on_cpu(name, folder, frames, kernel_library.path())
+    figures["max_abs_difference"] = float(np.abs(np.load(folder / "moved.npy") - moved).max())
+    return {f"kernels_step_{key}": value for key, value in figures.items()}
+
+
+def _on_cpu(
+    name: str, folder: Path, frames: int, kernels: Path | None
+) -> tuple[NDArray[Any], dict[str, Any]]:
+    """x_next of one step, and what it took."""
     session = onnxruntime.InferenceSession(
-        folder / "graphs" / "unet.onnx", session_options(), providers=["CPUExecutionProvider"]
+        folder / "graphs" / "unet.onnx",
+        session_options(None, kernels),
+        providers=["CPUExecutionProvider"],
     )
     started = time.perf_counter()
     moved = session.run(["x_next"], _feeds(_NETWORKS[name], frames))[0]
     seconds = time.perf_counter() - started
     assert np.isfinite(moved).all()
-    np.save(folder / "moved.npy", moved)
-    return {
-        "step_frames": frames,
-        "cpu_step_seconds": round(seconds, 1),
-        "cpu_step_peak_gib": round(peak_rss_bytes() / 2**30, 2),
-    }
+    peak = round(peak_rss_bytes() / 2**30, 2)
+    return moved, {"seconds": round(seconds, 1), "peak_gib": peak}
 
 
 def _torch(name: str, folder: Path, frames: int) -> dict[str, Any]:
