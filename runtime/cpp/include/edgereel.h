@@ -1,6 +1,7 @@
 /* Plays a cascade folder, made by `python export/build.py`, without Python.
 
    #include <edgereel.h>
+   #include <stdio.h>
 
    int main(void) {
      edgereel_cascade* cascade = NULL;

@@ -9,6 +9,7 @@
 #include <edgereel.h>
 
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <stdexcept>

@@ -7,7 +7,7 @@
 
 #include "words.hpp"
 
-namespace edgereel {
+namespace edgereel_runtime {
 namespace {
 
 constexpr std::align_val_t kAlignment{64};
@@ -111,4 +111,4 @@ std::uint16_t to_half(float number) {
   return static_cast<std::uint16_t>(sign | bits);
 }
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

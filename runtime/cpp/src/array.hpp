@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-namespace edgereel {
+namespace edgereel_runtime {
 
 enum class DType { kFloat32, kFloat16, kInt64, kInt32, kUint8, kBool };
 
@@ -54,4 +54,4 @@ std::string described(const Array& array);  // dtype and sizes, for a sentence
 float from_half(std::uint16_t half);
 std::uint16_t to_half(float number);  // rounded to nearest, halves to even
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

@@ -9,7 +9,7 @@
 #include "array.hpp"
 #include "plan_format.hpp"
 
-namespace edgereel {
+namespace edgereel_runtime {
 
 using Arrays = Named<Array>;
 
@@ -34,4 +34,4 @@ class Backend {
   virtual std::optional<std::int64_t> free_memory() = 0;
 };
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

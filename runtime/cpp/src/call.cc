@@ -7,7 +7,7 @@
 #include "ops.hpp"
 #include "plan_scope.hpp"
 
-namespace edgereel {
+namespace edgereel_runtime {
 namespace {
 
 std::uint64_t seed_of(const Values& params) {
@@ -159,7 +159,7 @@ std::vector<Span> Call::spans_of(const Stage& stage, const Window& window) const
                            joined(changeable, " or ") + ".");
   }
   const auto small = [&](Int number) { return static_cast<std::int64_t>(std::min(number, total)); };
-  return edgereel::spans(small(total), small(size), small(overlap), small(window.lead));
+  return edgereel_runtime::spans(small(total), small(size), small(overlap), small(window.lead));
 }
 
 std::set<std::string> Call::read_after(std::size_t stage) const {
@@ -318,4 +318,4 @@ void each_chunk(const std::vector<std::vector<Span>>& spans,
   deeper();
 }
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

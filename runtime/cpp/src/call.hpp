@@ -10,7 +10,7 @@
 #include "schedule.hpp"
 #include "windows.hpp"
 
-namespace edgereel {
+namespace edgereel_runtime {
 
 // The steps of one denoise op.
 struct Steps {
@@ -84,4 +84,4 @@ class Call {
 void each_chunk(const std::vector<std::vector<Span>>& spans,
                 const std::function<void(const std::vector<Span>&)>& use);
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

@@ -7,7 +7,7 @@
 #include "noise.hpp"
 #include "ops.hpp"
 
-namespace edgereel {
+namespace edgereel_runtime {
 namespace {
 
 bool digits(const std::string& text) {
@@ -75,4 +75,4 @@ Array Draws::draw(const Wanted& wanted) const {
   return array;
 }
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

@@ -5,7 +5,7 @@
 
 #include "backend.hpp"
 
-namespace edgereel {
+namespace edgereel_runtime {
 
 // One draw that a call asks for.
 struct Wanted {
@@ -30,4 +30,4 @@ class Draws {
   Arrays given_;
 };
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

@@ -7,7 +7,7 @@
 #include "pictures.hpp"
 #include "plan_scope.hpp"
 
-namespace edgereel {
+namespace edgereel_runtime {
 namespace {
 
 template <typename T>
@@ -159,4 +159,4 @@ Numbers start_sizes(const Mode& mode, const Values& params, const Arrays& videos
   return found.sizes;
 }
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

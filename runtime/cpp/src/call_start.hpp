@@ -4,7 +4,7 @@
 #include "backend.hpp"
 #include "params.hpp"
 
-namespace edgereel {
+namespace edgereel_runtime {
 
 using Numbers = Named<std::int64_t>;  // the sizes of symbols
 
@@ -20,4 +20,4 @@ Arrays read_videos(const Mode& mode, const Values& params);
 // where a size cannot be divided, or a video has another size than it must.
 Numbers start_sizes(const Mode& mode, const Values& params, const Arrays& videos);
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

@@ -2,7 +2,7 @@
 
 #include "plan_scope.hpp"
 
-namespace edgereel {
+namespace edgereel_runtime {
 namespace {
 
 using RunChunk = std::function<Arrays(const std::vector<Span>&)>;
@@ -51,4 +51,4 @@ Arrays joined_chunks(const Call& call, std::size_t stage, const RunChunk& run) {
   return joined_within(call, stage, run, {});
 }
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

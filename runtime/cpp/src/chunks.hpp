@@ -5,7 +5,7 @@
 
 #include "call.hpp"
 
-namespace edgereel {
+namespace edgereel_runtime {
 
 // The part of a value within a span of each of some axes; led, if the span says so.
 Array part_of(const Array& whole, const std::vector<std::pair<std::size_t, Span>>& cuts);
@@ -15,4 +15,4 @@ Array part_of(const Array& whole, const std::vector<std::pair<std::size_t, Span>
 Arrays joined_chunks(const Call& call, std::size_t stage,
                      const std::function<Arrays(const std::vector<Span>&)>& run);
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-namespace edgereel {
+namespace edgereel_runtime {
 namespace {
 
 constexpr double kCutoff = 0.6;
@@ -46,4 +46,4 @@ std::optional<std::string> closest(const std::string& word, const std::vector<st
   return best->second;
 }
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

@@ -5,9 +5,9 @@
 #include <string>
 #include <vector>
 
-namespace edgereel {
+namespace edgereel_runtime {
 
 // What Python's difflib.get_close_matches(word, words, n=1) finds.
 std::optional<std::string> closest(const std::string& word, const std::vector<std::string>& words);
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

@@ -11,18 +11,18 @@
 #include "video.hpp"
 
 struct edgereel_cascade {
-  edgereel::Cascade cascade;
+  edgereel_runtime::Cascade cascade;
 };
 
 struct edgereel_video {
-  edgereel::Result result;
+  edgereel_runtime::Result result;
 };
 
 namespace {
 
-using edgereel::Array;
-using edgereel::DType;
-using edgereel::Kind;
+using edgereel_runtime::Array;
+using edgereel_runtime::DType;
+using edgereel_runtime::Kind;
 
 thread_local std::string message;
 
@@ -59,7 +59,7 @@ edgereel_status guarded(Work work) noexcept {
   try {
     work();
     return EDGEREEL_OK;
-  } catch (const edgereel::Error& error) {
+  } catch (const edgereel_runtime::Error& error) {
     return failed(status_of(error.kind), error.what());
   } catch (const std::bad_alloc&) {
     return failed(EDGEREEL_ENGINE_ERROR,
@@ -76,62 +76,66 @@ std::string text_or(const char* text, const char* fallback) { return text ? text
 
 void check_struct(size_t found, size_t wanted, const char* init) {
   if (found == wanted) return;
-  edgereel::fail(Kind::kInput, "a struct of params has the size " + std::to_string(found) +
-                                   "; expected " + std::to_string(wanted) + ". Begin with " + init +
-                                   ", and compile with the edgereel.h of this library.");
+  edgereel_runtime::fail(Kind::kInput, "a struct of params has the size " + std::to_string(found) +
+                                           "; expected " + std::to_string(wanted) +
+                                           ". Begin with " + init +
+                                           ", and compile with the edgereel.h of this library.");
 }
 
 void check_pointer(const void* pointer, const char* name) {
   if (pointer != nullptr) return;
-  edgereel::fail(Kind::kInput, std::string(name) + " is NULL; expected a pointer. Give one.");
+  edgereel_runtime::fail(Kind::kInput,
+                         std::string(name) + " is NULL; expected a pointer. Give one.");
 }
 
 Array array_of(const edgereel_array& given, const char* name) {
   check_pointer(given.data, name);
   check_pointer(given.sizes, name);
-  const edgereel::Dims dims(given.sizes, given.sizes + given.rank);
+  const edgereel_runtime::Dims dims(given.sizes, given.sizes + given.rank);
   if (std::any_of(dims.begin(), dims.end(), [](std::int64_t size) { return size < 0; })) {
-    edgereel::fail(Kind::kInput, std::string(name) + " has the sizes " + edgereel::listed(dims) +
-                                     "; expected none below 0. Correct them.");
+    edgereel_runtime::fail(Kind::kInput, std::string(name) + " has the sizes " +
+                                             edgereel_runtime::listed(dims) +
+                                             "; expected none below 0. Correct them.");
   }
   Array array(given.dtype == EDGEREEL_UINT8 ? DType::kUint8 : DType::kFloat32, dims);
   std::memcpy(array.raw(), given.data, array.bytes());
   return array;
 }
 
-edgereel::Value value_of(const edgereel_setting& setting) {
+edgereel_runtime::Value value_of(const edgereel_setting& setting) {
   switch (setting.type) {
     case EDGEREEL_SET_TEXT:
       check_pointer(setting.value.text, setting.name);
       return std::string(setting.value.text);
     case EDGEREEL_SET_INT:
-      return static_cast<edgereel::Int>(setting.value.integer);
+      return static_cast<edgereel_runtime::Int>(setting.value.integer);
     case EDGEREEL_SET_UINT:
-      return static_cast<edgereel::Int>(setting.value.natural);
+      return static_cast<edgereel_runtime::Int>(setting.value.natural);
     case EDGEREEL_SET_FLOAT:
       return setting.value.number;
     case EDGEREEL_SET_FRAMES:
       return array_of(setting.value.frames, setting.name);
   }
-  edgereel::fail(Kind::kInput, std::string(setting.name) + " is of type " +
-                                   std::to_string(setting.type) +
-                                   "; expected one of edgereel_setting_type. Use one.");
+  edgereel_runtime::fail(Kind::kInput, std::string(setting.name) + " is of type " +
+                                           std::to_string(setting.type) +
+                                           "; expected one of edgereel_setting_type. Use one.");
 }
 
-edgereel::Values values_of(const edgereel_call_params& params) {
-  edgereel::Values values;
+edgereel_runtime::Values values_of(const edgereel_call_params& params) {
+  edgereel_runtime::Values values;
   for (size_t i = 0; i < params.setting_count; ++i) {
     check_pointer(params.settings[i].name, "the name of a setting");
     const std::string name = params.settings[i].name;
     if (values.has(name)) {
-      edgereel::fail(Kind::kInput, name + " is given twice; expected one value. Drop one of them.");
+      edgereel_runtime::fail(Kind::kInput,
+                             name + " is given twice; expected one value. Drop one of them.");
     }
     values.entries.emplace_back(name, value_of(params.settings[i]));
   }
   return values;
 }
 
-edgereel_progress progress_of(const edgereel::Progress& progress) {
+edgereel_progress progress_of(const edgereel_runtime::Progress& progress) {
   return {progress.stage.c_str(), progress.stage_index, progress.stages,
           progress.step,          progress.steps,       progress.chunk,
           progress.chunks,        progress.done,        progress.seconds};
@@ -139,26 +143,26 @@ edgereel_progress progress_of(const edgereel::Progress& progress) {
 
 void stop_if(int asked) {
   if (asked != 0) {
-    edgereel::fail(Kind::kCancelled,
-                   "The call was cancelled; nothing was written. Call again to start over.");
+    edgereel_runtime::fail(
+        Kind::kCancelled, "The call was cancelled; nothing was written. Call again to start over.");
   }
 }
 
-edgereel::RunOptions options_of(const edgereel_call_params& params) {
-  edgereel::RunOptions options;
+edgereel_runtime::RunOptions options_of(const edgereel_call_params& params) {
+  edgereel_runtime::RunOptions options;
   for (size_t i = 0; i < params.noise_count; ++i) {
     check_pointer(params.noise[i].key, "the key of a noise");
     options.noise.entries.emplace_back(params.noise[i].key,
                                        array_of(params.noise[i].array, params.noise[i].key));
   }
   if (params.on_step != nullptr) {
-    options.report = [params](const edgereel::Progress& progress) {
+    options.report = [params](const edgereel_runtime::Progress& progress) {
       const edgereel_progress told = progress_of(progress);
       stop_if(params.on_step(&told, params.user));
     };
   }
   if (params.on_preview != nullptr) {
-    options.preview = [params](const edgereel::Progress& progress, const Array& x0) {
+    options.preview = [params](const edgereel_runtime::Progress& progress, const Array& x0) {
       const edgereel_progress told = progress_of(progress);
       const edgereel_array shown = {x0.raw(), EDGEREEL_FLOAT32, x0.dims().data(), x0.dims().size()};
       stop_if(params.on_preview(&told, &shown, params.user));
@@ -167,8 +171,8 @@ edgereel::RunOptions options_of(const edgereel_call_params& params) {
   return options;
 }
 
-edgereel::CascadeOptions options_of(const edgereel_cascade_params& params) {
-  edgereel::CascadeOptions options;
+edgereel_runtime::CascadeOptions options_of(const edgereel_cascade_params& params) {
+  edgereel_runtime::CascadeOptions options;
   options.onnxruntime = text_or(params.onnxruntime, "");
   options.provider = text_or(params.provider, "cpu");
   if (params.kernels != nullptr) options.kernels = params.kernels;
@@ -249,7 +253,7 @@ edgereel_status edgereel_video_save(const edgereel_video* video, const char* pat
   return guarded([&] {
     check_pointer(video, "video");
     check_pointer(path, "path");
-    edgereel::save(video->result.frames, video->result.fps, path);
+    edgereel_runtime::save(video->result.frames, video->result.fps, path);
   });
 }
 

@@ -7,7 +7,7 @@
 #include <string>
 #include <utility>
 
-namespace edgereel {
+namespace edgereel_runtime {
 
 enum class Kind {
   kPlan,         // the cascade folder or its plan.json is wrong
@@ -41,4 +41,4 @@ class Error : public std::exception {
        place + ": " + problem + wanted + ". Correct it there, or export the cascade again.");
 }
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

@@ -17,7 +17,7 @@
 
 extern char** environ;
 
-namespace edgereel {
+namespace edgereel_runtime {
 namespace {
 
 std::string program() {
@@ -189,4 +189,4 @@ std::string Ffmpeg::complaints() const {
   return joined(lines, "; ");
 }
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

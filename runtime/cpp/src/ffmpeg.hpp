@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-namespace edgereel {
+namespace edgereel_runtime {
 
 // ffmpeg at work, with pipes to its input and output; what it complains of is kept in a file.
 class Ffmpeg {
@@ -35,4 +35,4 @@ class Ffmpeg {
   std::FILE* errors_ = nullptr;
 };
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

@@ -17,7 +17,7 @@
 #include "errors.hpp"
 #include "words.hpp"
 
-namespace edgereel {
+namespace edgereel_runtime {
 namespace {
 
 // SHA-256 (FIPS 180-4, section 6.2).
@@ -163,4 +163,4 @@ void check_place(const std::string& target) {
   ::unlink(probe.c_str());
 }
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

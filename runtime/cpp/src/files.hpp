@@ -3,7 +3,7 @@
 
 #include <string>
 
-namespace edgereel {
+namespace edgereel_runtime {
 
 // The contents of a file; throws std::system_error if it cannot be read.
 std::string read_file(const std::string& path);
@@ -21,4 +21,4 @@ std::string cannot_write(const std::string& target, const std::string& reason);
 // Error.
 void check_place(const std::string& target);
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

@@ -6,7 +6,7 @@
 
 #include "files.hpp"
 
-namespace edgereel {
+namespace edgereel_runtime {
 namespace {
 
 std::string content(const std::string& path) {
@@ -42,4 +42,4 @@ std::optional<std::int64_t> free_memory(const std::string& root) {
   return least ? std::min(*least, left) : left;
 }
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

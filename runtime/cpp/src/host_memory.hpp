@@ -5,10 +5,10 @@
 #include <optional>
 #include <string>
 
-namespace edgereel {
+namespace edgereel_runtime {
 
 // Bytes a process can take without swapping; none where Linux does not say. `root` is where proc
 // and sys are.
 std::optional<std::int64_t> free_memory(const std::string& root);
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

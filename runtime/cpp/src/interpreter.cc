@@ -11,7 +11,7 @@
 #include "memory.hpp"
 #include "ops.hpp"
 
-namespace edgereel {
+namespace edgereel_runtime {
 namespace {
 
 using Clock = std::chrono::steady_clock;
@@ -375,4 +375,4 @@ std::string Interpreter::file(const std::string& name) {
   return verify_ ? plan_.check_file(name) : plan_.folder() + "/" + name;
 }
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

@@ -15,7 +15,7 @@
 #include "schedule.hpp"
 #include "tokenizer.hpp"
 
-namespace edgereel {
+namespace edgereel_runtime {
 
 class Call;
 struct MemoryAsked;
@@ -75,4 +75,4 @@ class Interpreter {
   std::map<std::string, Levels> tables_;
 };
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

@@ -4,7 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <unordered_set>
 
-namespace edgereel {
+namespace edgereel_runtime {
 namespace {
 
 constexpr std::size_t kDeepest = 256;
@@ -123,4 +123,4 @@ Json parse_json(const std::string& text) {
   return std::move(builder.root);
 }
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

@@ -8,7 +8,7 @@
 
 #include "words.hpp"
 
-namespace edgereel {
+namespace edgereel_runtime {
 
 struct Json {
   enum class Type { kNull, kBool, kInt, kFloat, kString, kArray, kObject };
@@ -35,4 +35,4 @@ class JsonError : public std::runtime_error {
 // digits, and nesting deeper than 256.
 Json parse_json(const std::string& text);
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

@@ -6,7 +6,7 @@
 #include <filesystem>
 #include <system_error>
 
-namespace edgereel {
+namespace edgereel_runtime {
 
 std::string kernel_library() {
   if (const char* named = std::getenv("EDGEREEL_KERNELS")) return named;
@@ -17,4 +17,4 @@ std::string kernel_library() {
   return std::filesystem::is_regular_file(beside, ignored) ? beside.string() : "";
 }
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

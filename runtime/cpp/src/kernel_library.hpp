@@ -3,10 +3,10 @@
 
 #include <string>
 
-namespace edgereel {
+namespace edgereel_runtime {
 
 // The library: the one EDGEREEL_KERNELS names, or libedgereel_ort.so beside this library; empty if
 // there is none.
 std::string kernel_library();
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

@@ -8,7 +8,7 @@
 
 #include "files.hpp"
 
-namespace edgereel {
+namespace edgereel_runtime {
 namespace {
 
 constexpr double kAlphaFloor = 1.0 / (1 << 24);  // what 0 counts as, to interpolate; levels.py
@@ -107,4 +107,4 @@ double power(double x, double y) {
   return std::pow(x, exponent);
 }
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

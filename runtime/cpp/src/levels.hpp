@@ -8,7 +8,7 @@
 
 #include "words.hpp"
 
-namespace edgereel {
+namespace edgereel_runtime {
 
 using Levels = std::vector<double>;
 
@@ -27,4 +27,4 @@ std::pair<double, double> renoise_coefficients(const Levels& table,
 // x to the power y by the C library, which Python's ** is; compilers would make x * x of some.
 double power(double x, double y);
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

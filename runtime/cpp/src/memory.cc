@@ -8,7 +8,7 @@
 #include "plan_scope.hpp"
 #include "weights.hpp"
 
-namespace edgereel {
+namespace edgereel_runtime {
 namespace {
 
 // Where a value is made and dropped, counted in ops from the start of the mode.
@@ -232,4 +232,4 @@ std::int64_t check_memory(const MemoryAsked& asked, std::int64_t free, bool low_
   return most;
 }
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

@@ -7,7 +7,7 @@
 
 #include "call_start.hpp"
 
-namespace edgereel {
+namespace edgereel_runtime {
 
 // The op of a stage that takes most, in bytes.
 struct Peak {
@@ -34,4 +34,4 @@ std::vector<Peak> stage_peaks(const MemoryAsked& asked, bool low_vram);
 // does not, with what would fit.
 std::int64_t check_memory(const MemoryAsked& asked, std::int64_t free, bool low_vram);
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <stdexcept>
 
-namespace edgereel {
+namespace edgereel_runtime {
 namespace {
 
 constexpr double kPi = 3.14159265358979323846;
@@ -59,4 +59,4 @@ void normal(const Draw& draw, float* out, std::size_t count) {
   }
 }
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-namespace edgereel {
+namespace edgereel_runtime {
 
 using Four = std::array<std::uint32_t, 4>;
 
@@ -29,4 +29,4 @@ Four noise_words(const Draw& draw, std::uint32_t block);
 // The first `count` standard normal numbers of a draw.
 void normal(const Draw& draw, float* out, std::size_t count);
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

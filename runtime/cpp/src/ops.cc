@@ -1,6 +1,6 @@
 #include "ops.hpp"
 
-namespace edgereel {
+namespace edgereel_runtime {
 namespace {
 
 Words values_of(const Named<std::string>& names) {
@@ -42,4 +42,4 @@ const std::string* graph_of(const Op& op) {
   return denoise != nullptr ? &denoise->graph : nullptr;
 }
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

@@ -3,7 +3,7 @@
 
 #include "plan_format.hpp"
 
-namespace edgereel {
+namespace edgereel_runtime {
 
 template <class... Kinds>
 struct Match : Kinds... {
@@ -18,4 +18,4 @@ Words writes(const Op& op);
 // The graph that an op calls, or nullptr.
 const std::string* graph_of(const Op& op);
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

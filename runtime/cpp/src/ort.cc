@@ -15,7 +15,7 @@
 #include "errors.hpp"
 #include "host_memory.hpp"
 
-namespace edgereel {
+namespace edgereel_runtime {
 namespace {
 
 namespace fs = std::filesystem;
@@ -218,7 +218,7 @@ class OrtBackend : public Backend {
 
   std::optional<std::int64_t> free_memory() override {
     if (options_.provider != "cpu") return std::nullopt;
-    return edgereel::free_memory("/");
+    return edgereel_runtime::free_memory("/");
   }
 
  private:
@@ -300,4 +300,4 @@ std::unique_ptr<Backend> make_ort(const OrtOptions& options) {
   return std::make_unique<OrtBackend>(options);
 }
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

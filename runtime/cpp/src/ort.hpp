@@ -6,7 +6,7 @@
 
 #include "backend.hpp"
 
-namespace edgereel {
+namespace edgereel_runtime {
 
 struct OrtOptions {
   std::string library;           // a file, or a folder with one; empty: where the system looks
@@ -18,4 +18,4 @@ struct OrtOptions {
 // Throws Error if there is no library, or it has no such provider.
 std::unique_ptr<Backend> make_ort(const OrtOptions& options);
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

@@ -7,7 +7,7 @@
 #include "close_words.hpp"
 #include "errors.hpp"
 
-namespace edgereel {
+namespace edgereel_runtime {
 namespace {
 
 // What a param takes, for the middle of a sentence.
@@ -79,8 +79,8 @@ Value checked_number(const std::string& word, const Param& param, const Value& v
   const bool wanted_whole = param.type == ParamType::kInt;
   // Whatever is beyond float32 would reach a graph as infinity.
   if (!(std::fabs(size) <= FLT_MAX) || (wanted_whole && std::fmod(size, 1) != 0)) {
-    fail(Kind::kInput,
-         word + " is " + shown_value(value) + "; expected " + kind + ". Give a number of that kind.");
+    fail(Kind::kInput, word + " is " + shown_value(value) + "; expected " + kind +
+                           ". Give a number of that kind.");
   }
   if ((param.min && less(number, *param.min)) || (param.max && less(*param.max, number))) {
     fail(Kind::kInput,
@@ -170,4 +170,4 @@ Values fill_params(const Mode& mode, const Values& given) {
   return filled;
 }
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

@@ -7,7 +7,7 @@
 #include "array.hpp"
 #include "plan_format.hpp"
 
-namespace edgereel {
+namespace edgereel_runtime {
 
 // A text, a number, or the frames of a video.
 using Value = std::variant<std::string, Int, double, Array>;
@@ -17,4 +17,4 @@ using Values = Named<Value>;
 // spellings of one param, a missing param, or a value of the wrong type or out of range.
 Values fill_params(const Mode& mode, const Values& given);
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

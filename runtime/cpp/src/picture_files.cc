@@ -12,7 +12,7 @@
 #include "ffmpeg.hpp"
 #include "files.hpp"
 
-namespace edgereel {
+namespace edgereel_runtime {
 namespace {
 
 namespace fs = std::filesystem;
@@ -263,4 +263,4 @@ Array scaled(const std::string& name, const Array& frames, const PixelSize& size
   return made;
 }
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

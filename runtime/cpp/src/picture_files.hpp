@@ -8,7 +8,7 @@
 
 #include "pictures.hpp"
 
-namespace edgereel {
+namespace edgereel_runtime {
 
 using Indices = std::vector<std::int64_t>;
 
@@ -26,4 +26,4 @@ Clip open_path(const std::string& name, const std::string& path);
 // Frames of another size, u8 [F, H, W, 3]; throws Error for one that ffmpeg cannot make.
 Array scaled(const std::string& name, const Array& frames, const PixelSize& size);
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

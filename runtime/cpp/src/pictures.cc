@@ -7,7 +7,7 @@
 #include "errors.hpp"
 #include "picture_files.hpp"
 
-namespace edgereel {
+namespace edgereel_runtime {
 namespace {
 
 // What seconds times a rate may lack to the whole number of frames that was meant.
@@ -169,4 +169,4 @@ Array read_frames(const std::string& name, const Value& source, const WantedFram
   return middle(clip.take(indices, scaled_size(clip.size, wanted)), wanted.cover);
 }
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

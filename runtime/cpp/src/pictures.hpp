@@ -8,7 +8,7 @@
 
 #include "params.hpp"
 
-namespace edgereel {
+namespace edgereel_runtime {
 
 using PixelSize = std::pair<std::int64_t, std::int64_t>;  // height, width
 
@@ -26,4 +26,4 @@ struct WantedFrames {
 // The frames of a path or of an array, u8 [F, H, W, 3]; throws Error.
 Array read_frames(const std::string& name, const Value& source, const WantedFrames& wanted);
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

@@ -5,7 +5,7 @@
 #include "errors.hpp"
 #include "kernel_library.hpp"
 
-namespace edgereel {
+namespace edgereel_runtime {
 namespace {
 
 std::unique_ptr<Backend> backend_of(const CascadeOptions& options) {
@@ -49,4 +49,4 @@ Result Cascade::run(const std::string& name, const Values& given, RunOptions opt
   return interpreter_.run(chosen, params, options);
 }
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

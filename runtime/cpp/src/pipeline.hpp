@@ -10,7 +10,7 @@
 #include "interpreter.hpp"
 #include "ort.hpp"
 
-namespace edgereel {
+namespace edgereel_runtime {
 
 struct CascadeOptions {
   std::string onnxruntime;  // path of the library; empty: EDGEREEL_ONNXRUNTIME, the system
@@ -40,4 +40,4 @@ class Cascade {
   std::atomic<bool> cancelled_{false};
 };
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

@@ -7,7 +7,7 @@
 #include "files.hpp"
 #include "plan_check.hpp"
 
-namespace edgereel {
+namespace edgereel_runtime {
 namespace {
 
 namespace fs = std::filesystem;
@@ -64,7 +64,7 @@ Document parse_plan(const std::string& text) {
   const Json json = document_of(text);
   const Json* format = json.find("format");
   if (format != nullptr && format->type == Json::Type::kInt && format->whole != kFormat) {
-    fail(Kind::kPlan, "format: this plan has format " + edgereel::text(format->whole) +
+    fail(Kind::kPlan, "format: this plan has format " + edgereel_runtime::text(format->whole) +
                           ", expected 1. Export the cascade again with this version of Edgereel, "
                           "or install the version that wrote it.");
   }
@@ -92,4 +92,4 @@ std::string Plan::check_file(const std::string& file) {
   return path;
 }
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

@@ -7,7 +7,7 @@
 
 #include "plan_format.hpp"
 
-namespace edgereel {
+namespace edgereel_runtime {
 
 // The plan written in `text`, all its rules checked, without looking at any file; throws Error.
 Document parse_plan(const std::string& text);
@@ -33,4 +33,4 @@ class Plan {
   std::set<std::string> checked_;
 };
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

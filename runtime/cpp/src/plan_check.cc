@@ -7,7 +7,7 @@
 #include "plan_flow.hpp"
 #include "plan_scope.hpp"
 
-namespace edgereel {
+namespace edgereel_runtime {
 namespace {
 
 bool letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; }
@@ -270,4 +270,4 @@ void check_plan(const Document& plan) {
   }
 }
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

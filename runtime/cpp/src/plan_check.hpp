@@ -3,9 +3,9 @@
 
 #include "plan_format.hpp"
 
-namespace edgereel {
+namespace edgereel_runtime {
 
 // Throws Error, naming the place, if the parts of `plan` do not fit together.
 void check_plan(const Document& plan);
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

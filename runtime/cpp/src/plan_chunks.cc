@@ -1,6 +1,6 @@
 #include "plan_chunks.hpp"
 
-namespace edgereel {
+namespace edgereel_runtime {
 
 void Chunks::enter_chunks(const std::string& place, const Each& each) {
   std::multiset<std::string> symbols;
@@ -111,4 +111,4 @@ Axis Chunks::grown(const TensorSpec& joined, std::size_t axis, const Axis& lengt
   return text(length) + "*" + text(times);
 }
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

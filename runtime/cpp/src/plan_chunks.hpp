@@ -3,7 +3,7 @@
 
 #include "plan_scope.hpp"
 
-namespace edgereel {
+namespace edgereel_runtime {
 
 // A scope that can go into the chunks of a stage.
 class Chunks : public Scope {
@@ -28,4 +28,4 @@ class Chunks : public Scope {
   Axis grown(const TensorSpec& joined, std::size_t axis, const Axis& length, Int times) const;
 };
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

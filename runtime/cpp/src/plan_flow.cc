@@ -5,7 +5,7 @@
 #include "plan_chunks.hpp"
 #include "plan_start.hpp"
 
-namespace edgereel {
+namespace edgereel_runtime {
 namespace {
 
 const TensorSpec kRow = {"float32", {Int(16)}};
@@ -344,4 +344,4 @@ void check_flow(const Document& plan, const Mode& mode, const std::string& place
   flow.check_end();
 }
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

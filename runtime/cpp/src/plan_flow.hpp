@@ -5,9 +5,9 @@
 
 #include "plan_format.hpp"
 
-namespace edgereel {
+namespace edgereel_runtime {
 
 // Throws Error, naming the place, if a value, symbol or reference of a mode is wrong.
 void check_flow(const Document& plan, const Mode& mode, const std::string& place);
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

@@ -6,7 +6,7 @@
 
 #include "errors.hpp"
 
-namespace edgereel {
+namespace edgereel_runtime {
 
 const Words kSamplers = {"ddim", "ddpm", "euler", "euler_ancestral", "dpmpp_2m"};
 const Words kSpacings = {"leading", "leading+1", "trailing", "linspace", "adm", "unclip"};
@@ -434,4 +434,4 @@ Document read_document(const Json& json) {
   return out;
 }
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

@@ -11,7 +11,7 @@
 #include "json.hpp"
 #include "words.hpp"
 
-namespace edgereel {
+namespace edgereel_runtime {
 
 constexpr int kFormat = 1;
 
@@ -209,4 +209,4 @@ extern const Words kSamplers, kSpacings;
 // plan_check.cc.
 Document read_document(const Json& json);
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

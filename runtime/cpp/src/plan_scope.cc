@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-namespace edgereel {
+namespace edgereel_runtime {
 
 const TensorSpec& Scope::declared(const std::string& place, const std::string& name) const {
   return find(place, name, mode.values, "declared value");
@@ -142,4 +142,4 @@ bool is_symbol(const Axis& axis) { return std::holds_alternative<std::string>(ax
 
 const std::string& symbol_of(const Axis& axis) { return std::get<std::string>(axis); }
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

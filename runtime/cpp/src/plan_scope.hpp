@@ -9,7 +9,7 @@
 #include "errors.hpp"
 #include "plan_format.hpp"
 
-namespace edgereel {
+namespace edgereel_runtime {
 
 using Sizes = Named<Axis>;  // symbol -> a number or another symbol
 using Set = std::set<std::string>;
@@ -81,4 +81,4 @@ void fit(const std::string& place, const std::string& name, const TensorSpec& sp
 bool is_symbol(const Axis& axis);
 const std::string& symbol_of(const Axis& axis);
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-namespace edgereel {
+namespace edgereel_runtime {
 namespace {
 
 // A numeric param that is declared as a value is that number, repeated to the shape.
@@ -124,4 +124,4 @@ void check_start(Scope& scope, const std::string& place) {
   check_sizes(scope, place);
 }
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

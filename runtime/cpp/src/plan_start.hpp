@@ -3,10 +3,10 @@
 
 #include "plan_scope.hpp"
 
-namespace edgereel {
+namespace edgereel_runtime {
 
 // Adds the values and symbols that exist from the start to `scope`; throws Error if a param cannot
 // be the value of its name, or a size comes from nowhere.
 void check_start(Scope& scope, const std::string& place);
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

@@ -8,7 +8,7 @@
 #include "plan_format.hpp"
 #include "spacing.hpp"
 
-namespace edgereel {
+namespace edgereel_runtime {
 namespace {
 
 constexpr double kVarianceFloor = 1e-20;
@@ -144,4 +144,4 @@ Rows row_range(const Rows& rows, double high, const std::optional<double>& low) 
   return part;
 }
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

@@ -8,7 +8,7 @@
 
 #include "levels.hpp"
 
-namespace edgereel {
+namespace edgereel_runtime {
 
 constexpr std::size_t kRowWidth = 16;
 // clang-format off
@@ -32,4 +32,4 @@ Rows sampler_rows(const Sampling& sampling, const Levels& table);
 // given to c_x0.
 Rows row_range(const Rows& rows, double high, const std::optional<double>& low);
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

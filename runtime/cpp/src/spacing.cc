@@ -7,7 +7,7 @@
 
 #include "plan_format.hpp"
 
-namespace edgereel {
+namespace edgereel_runtime {
 namespace {
 
 using Timesteps = std::vector<double>;
@@ -80,4 +80,4 @@ std::vector<double> spaced_timesteps(const std::string& spacing, std::int64_t n,
   return spacing == "adm" ? adm(n, T) : unclip(n, T);
 }
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

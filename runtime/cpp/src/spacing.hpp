@@ -5,10 +5,10 @@
 #include <string>
 #include <vector>
 
-namespace edgereel {
+namespace edgereel_runtime {
 
 // The n timesteps of a named spacing, strictly decreasing in [0, T); throws std::invalid_argument
 // if the name is unknown or n does not fit.
 std::vector<double> spaced_timesteps(const std::string& spacing, std::int64_t n, std::int64_t T);
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

@@ -8,7 +8,7 @@
 #include "tokenizer_model.hpp"
 #include "tokenizer_text.hpp"
 
-namespace edgereel {
+namespace edgereel_runtime {
 
 using Ids = std::vector<std::int64_t>;
 
@@ -237,4 +237,4 @@ Tokens Tokenizer::encode(const std::vector<std::string>& texts) const {
   return tokens;
 }
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

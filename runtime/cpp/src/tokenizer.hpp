@@ -8,7 +8,7 @@
 #include "array.hpp"
 #include "plan_format.hpp"
 
-namespace edgereel {
+namespace edgereel_runtime {
 
 struct Tokens {
   Array ids, mask;               // i64 [G, L]; mask is 1 for tokens of the text
@@ -33,4 +33,4 @@ class Tokenizer {
   std::unique_ptr<const TokenizerFile> file_;
 };
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

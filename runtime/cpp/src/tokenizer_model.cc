@@ -4,7 +4,7 @@
 #include <queue>
 #include <tuple>
 
-namespace edgereel {
+namespace edgereel_runtime {
 namespace {
 
 using Id = std::int64_t;
@@ -268,4 +268,4 @@ std::unique_ptr<const TokenModel> read_token_model(const Json& json) {
   return model;
 }
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

@@ -10,7 +10,7 @@
 #include "json.hpp"
 #include "unicode.hpp"
 
-namespace edgereel {
+namespace edgereel_runtime {
 
 class TokenModel {
  public:
@@ -30,4 +30,4 @@ class TokenModel {
 // not known here.
 std::unique_ptr<const TokenModel> read_token_model(const Json& json);
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

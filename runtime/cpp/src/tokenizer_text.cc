@@ -2,7 +2,7 @@
 
 #include <array>
 
-namespace edgereel {
+namespace edgereel_runtime {
 namespace {
 
 // The patterns that CLIP's tokenizers split with, and how they begin in some files.
@@ -246,4 +246,4 @@ PreTokenizer read_pre_tokenizer(const Json& json) {
   };
 }
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

@@ -7,7 +7,7 @@
 #include "json.hpp"
 #include "unicode.hpp"
 
-namespace edgereel {
+namespace edgereel_runtime {
 
 using Normalizer = std::function<Text(const Text&)>;
 using PreTokenizer = std::function<std::vector<Text>(const Text&)>;
@@ -20,4 +20,4 @@ PreTokenizer read_pre_tokenizer(const Json& json);
 // The type of a part of the file.
 std::string type_of(const Json& json);
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

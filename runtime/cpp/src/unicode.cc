@@ -7,7 +7,7 @@
 
 #include "words.hpp"
 
-namespace edgereel {
+namespace edgereel_runtime {
 namespace {
 
 struct ClassRange {
@@ -159,4 +159,4 @@ std::string to_utf8(const Text& text) {
   return bytes;
 }
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

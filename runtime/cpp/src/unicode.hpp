@@ -3,7 +3,7 @@
 
 #include <string>
 
-namespace edgereel {
+namespace edgereel_runtime {
 
 using Text = std::u32string;
 
@@ -17,4 +17,4 @@ Text nfc(const Text& text);         // normalization form C
 Text from_utf8(const std::string& bytes);  // of valid UTF-8
 std::string to_utf8(const Text& text);
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

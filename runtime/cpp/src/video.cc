@@ -11,7 +11,7 @@
 #include "files.hpp"
 #include "words.hpp"
 
-namespace edgereel {
+namespace edgereel_runtime {
 namespace {
 
 namespace fs = std::filesystem;
@@ -124,4 +124,4 @@ void save(const Array& given, double fps, const std::string& path) {
   if (error) fail(Kind::kOutput, cannot_write(path, error.message()));
 }
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

@@ -5,9 +5,9 @@
 
 #include "array.hpp"
 
-namespace edgereel {
+namespace edgereel_runtime {
 
 // u8 [F, H, W, 3], at frames per second; the file is that of video.py. Throws Error.
 void save(const Array& frames, double fps, const std::string& path);
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

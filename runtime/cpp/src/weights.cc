@@ -9,7 +9,7 @@
 
 #include <functional>
 
-namespace edgereel {
+namespace edgereel_runtime {
 namespace {
 
 constexpr std::uint64_t kModelGraph = 7, kGraphInitializer = 5, kTensorDims = 1, kTensorType = 2;
@@ -142,4 +142,4 @@ std::int64_t weight_bytes(const std::string& path) {
   }
 }
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

@@ -4,10 +4,10 @@
 #include <cstdint>
 #include <string>
 
-namespace edgereel {
+namespace edgereel_runtime {
 
 // Bytes of the floating-point weights, inside the file or in its data files; 0 for a file that is
 // damaged, which is refused in a sentence when it is loaded.
 std::int64_t weight_bytes(const std::string& path);
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <cstring>
 
-namespace edgereel {
+namespace edgereel_runtime {
 namespace {
 
 // An axis of an array: what is around it, how long it is, and what is inside an entry.
@@ -87,4 +87,4 @@ void join(const Array& whole, const Array& part, std::size_t axis, std::int64_t 
   }
 }
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

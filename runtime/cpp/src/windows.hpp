@@ -5,7 +5,7 @@
 
 #include "array.hpp"
 
-namespace edgereel {
+namespace edgereel_runtime {
 
 // The entries start to stop of an axis, after the first `lead` entries of all.
 struct Span {
@@ -24,4 +24,4 @@ std::vector<Span> spans(std::int64_t total, std::int64_t size, std::int64_t over
 void join(const Array& whole, const Array& part, std::size_t axis, std::int64_t start,
           std::int64_t done);
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

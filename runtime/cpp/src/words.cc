@@ -6,7 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 
-namespace edgereel {
+namespace edgereel_runtime {
 namespace {
 
 // What Python's str.strip takes away.
@@ -173,4 +173,4 @@ void append_utf8(std::string& text, std::uint32_t c) {
   }
 }
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

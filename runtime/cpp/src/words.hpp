@@ -6,7 +6,7 @@
 #include <variant>
 #include <vector>
 
-namespace edgereel {
+namespace edgereel_runtime {
 
 // Whole numbers of a plan; seeds need 64 bits without a sign, and their bounds one more.
 __extension__ typedef __int128 Int;
@@ -41,4 +41,4 @@ bool ends_with(const std::string& text, const std::string& end);
 std::int32_t next_code_point(const std::string& text, std::size_t& at);
 void append_utf8(std::string& text, std::uint32_t code_point);
 
-}  // namespace edgereel
+}  // namespace edgereel_runtime

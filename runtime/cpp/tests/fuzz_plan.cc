@@ -8,8 +8,8 @@
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t count) {
   try {
-    edgereel::parse_plan({reinterpret_cast<const char*>(bytes), count});
-  } catch (const edgereel::Error&) {
+    edgereel_runtime::parse_plan({reinterpret_cast<const char*>(bytes), count});
+  } catch (const edgereel_runtime::Error&) {
   }
   return 0;
 }

@@ -12,10 +12,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t cou
   const std::string input(reinterpret_cast<const char*>(bytes), count);
   const std::size_t end = input.rfind('\0');
   try {
-    const edgereel::TokenizerSpec spec{"tokenizer.json", 77, 0};
-    const edgereel::Tokenizer tokenizer(input.substr(0, end), spec, true);
+    const edgereel_runtime::TokenizerSpec spec{"tokenizer.json", 77, 0};
+    const edgereel_runtime::Tokenizer tokenizer(input.substr(0, end), spec, true);
     tokenizer.encode({end == std::string::npos ? input : input.substr(end + 1), "a red circle"});
-  } catch (const edgereel::Error&) {
+  } catch (const edgereel_runtime::Error&) {
   }
   return 0;
 }

@@ -28,7 +28,7 @@
 
 namespace {
 
-using edgereel::Json;
+using edgereel_runtime::Json;
 
 const Json& part(const Json& json, const std::string& key) {
   const Json* found = json.find(key);
@@ -60,35 +60,36 @@ std::string bytes_of(const T* from, std::size_t count) {
 }
 
 std::string parse(const Json& json) {
-  edgereel::parse_plan(unhex(text(json, "hex")));
+  edgereel_runtime::parse_plan(unhex(text(json, "hex")));
   return "";
 }
 
 std::string rows(const Json& json) {
   const Json& eta = part(json, "eta");
-  const edgereel::Sampling sampling{
-      text(json, "sampler"),
-      text(json, "spacing"),
-      whole(json, "steps"),
-      eta.type == Json::Type::kInt ? edgereel::Scalar(eta.whole) : edgereel::Scalar(eta.real),
-      text(json, "final"),
-      text(json, "variance")};
-  const edgereel::Rows all =
-      edgereel::sampler_rows(sampling, edgereel::read_levels(text(json, "table")));
+  const edgereel_runtime::Sampling sampling{text(json, "sampler"),
+                                            text(json, "spacing"),
+                                            whole(json, "steps"),
+                                            eta.type == Json::Type::kInt
+                                                ? edgereel_runtime::Scalar(eta.whole)
+                                                : edgereel_runtime::Scalar(eta.real),
+                                            text(json, "final"),
+                                            text(json, "variance")};
+  const edgereel_runtime::Rows all =
+      edgereel_runtime::sampler_rows(sampling, edgereel_runtime::read_levels(text(json, "table")));
   return bytes_of(all.data(), all.size());
 }
 
 std::string renoise(const Json& json) {
   const Json& from = part(json, "from");
-  std::optional<edgereel::Scalar> start;
+  std::optional<edgereel_runtime::Scalar> start;
   if (from.type != Json::Type::kNull) start = from.whole;
-  const auto [c_x, c_z] = edgereel::renoise_coefficients(edgereel::read_levels(text(json, "table")),
-                                                         start, part(json, "to").whole);
+  const auto [c_x, c_z] = edgereel_runtime::renoise_coefficients(
+      edgereel_runtime::read_levels(text(json, "table")), start, part(json, "to").whole);
   const double both[] = {c_x, c_z};
   return bytes_of(both, 2);
 }
 
-edgereel::Draw draw_of(const Json& json) {
+edgereel_runtime::Draw draw_of(const Json& json) {
   return {static_cast<std::uint64_t>(part(json, "seed").whole), text(json, "name"),
           static_cast<std::uint32_t>(whole(json, "chunk")),
           static_cast<std::uint32_t>(whole(json, "step"))};
@@ -97,25 +98,25 @@ edgereel::Draw draw_of(const Json& json) {
 std::string words(const Json& json) {
   std::string all;
   for (std::int64_t block = 0; block < whole(json, "blocks"); ++block) {
-    all +=
-        bytes_of(edgereel::noise_words(draw_of(json), static_cast<std::uint32_t>(block)).data(), 4);
+    all += bytes_of(
+        edgereel_runtime::noise_words(draw_of(json), static_cast<std::uint32_t>(block)).data(), 4);
   }
   return all;
 }
 
 std::string normal(const Json& json) {
   std::vector<float> numbers(static_cast<std::size_t>(whole(json, "count")));
-  edgereel::normal(draw_of(json), numbers.data(), numbers.size());
+  edgereel_runtime::normal(draw_of(json), numbers.data(), numbers.size());
   return bytes_of(numbers.data(), numbers.size());
 }
 
 std::string tokens(const Json& json) {
-  const edgereel::TokenizerSpec spec{"tokenizer.json", part(json, "length").whole,
-                                     part(json, "pad_id").whole};
-  const edgereel::Tokenizer tokenizer(text(json, "file"), spec);
+  const edgereel_runtime::TokenizerSpec spec{"tokenizer.json", part(json, "length").whole,
+                                             part(json, "pad_id").whole};
+  const edgereel_runtime::Tokenizer tokenizer(text(json, "file"), spec);
   std::vector<std::string> texts;
   for (const Json& one : part(json, "texts").array) texts.push_back(one.string);
-  const edgereel::Tokens found = tokenizer.encode(texts);
+  const edgereel_runtime::Tokens found = tokenizer.encode(texts);
   const std::size_t count = found.ids.count();
   return bytes_of(found.ids.as<std::int64_t>(), count) +
          bytes_of(found.mask.as<std::int64_t>(), count) +
@@ -125,39 +126,41 @@ std::string tokens(const Json& json) {
 std::string close_word(const Json& json) {
   std::vector<std::string> all;
   for (const Json& one : part(json, "words").array) all.push_back(one.string);
-  return edgereel::closest(text(json, "word"), all).value_or("");
+  return edgereel_runtime::closest(text(json, "word"), all).value_or("");
 }
 
 std::string free_bytes(const Json& json) {
-  const auto found = edgereel::free_memory(text(json, "root"));
+  const auto found = edgereel_runtime::free_memory(text(json, "root"));
   return found ? std::to_string(*found) : "none";
 }
 
 // The memory that a call is predicted to take, a line for each stage; with "free" it must suffice.
 std::string peaks(const Json& json) {
-  const edgereel::Plan plan(text(json, "folder"));
-  const edgereel::Mode& mode = plan.document().modes.at(text(json, "mode"));
-  edgereel::Values given;
+  const edgereel_runtime::Plan plan(text(json, "folder"));
+  const edgereel_runtime::Mode& mode = plan.document().modes.at(text(json, "mode"));
+  edgereel_runtime::Values given;
   for (const auto& [name, value] : part(json, "settings").object) {
     const bool word = value.type == Json::Type::kString;
-    given.entries.emplace_back(name,
-                               word ? edgereel::Value(value.string) : edgereel::Value(value.whole));
+    given.entries.emplace_back(
+        name, word ? edgereel_runtime::Value(value.string) : edgereel_runtime::Value(value.whole));
   }
-  const edgereel::Values params = edgereel::fill_params(mode, given);
-  edgereel::Tables tables;
+  const edgereel_runtime::Values params = edgereel_runtime::fill_params(mode, given);
+  edgereel_runtime::Tables tables;
   for (const auto& [name, schedule] : plan.document().schedules) {
-    tables[name] = edgereel::read_levels(plan.folder() + "/" + schedule.file);
+    tables[name] = edgereel_runtime::read_levels(plan.folder() + "/" + schedule.file);
   }
-  const edgereel::Call call({plan.document(), mode, params, tables}, {});
-  edgereel::MemoryAsked asked{plan.document(), plan.folder(), mode, {}, {}};
+  const edgereel_runtime::Call call({plan.document(), mode, params, tables}, {});
+  edgereel_runtime::MemoryAsked asked{plan.document(), plan.folder(), mode, {}, {}};
   for (std::size_t i = 0; i < mode.stages.size(); ++i) {
-    std::vector<edgereel::Span> largest;
+    std::vector<edgereel_runtime::Span> largest;
     for (const auto& spans : call.spans[i]) largest.push_back(spans[0]);
     asked.sizes.push_back(call.chunk_sizes(mode.stages[i], largest));
   }
-  if (json.find("free") != nullptr) edgereel::check_memory(asked, whole(json, "free"), false);
+  if (json.find("free") != nullptr)
+    edgereel_runtime::check_memory(asked, whole(json, "free"), false);
   std::string answer;
-  for (const edgereel::Peak& peak : edgereel::stage_peaks(asked, whole(json, "low_vram") != 0)) {
+  for (const edgereel_runtime::Peak& peak :
+       edgereel_runtime::stage_peaks(asked, whole(json, "low_vram") != 0)) {
     for (std::int64_t bytes : {peak.weights, peak.values, peak.activations, peak.loading}) {
       answer += std::to_string(bytes) + " ";
     }
@@ -179,7 +182,7 @@ void check(edgereel_status status) {
 class Arrays {
  public:
   edgereel_array read(const Json& json) {
-    contents_.push_back(edgereel::read_file(text(json, "file")));
+    contents_.push_back(edgereel_runtime::read_file(text(json, "file")));
     sizes_.emplace_back();
     for (const Json& size : part(json, "sizes").array) {
       sizes_.back().push_back(static_cast<std::int64_t>(size.whole));
@@ -286,7 +289,7 @@ std::string generated(edgereel_cascade* cascade, const Json& json) {
   for (std::size_t i = 0; const char* warning = edgereel_video_warning(video, i); ++i) {
     answer += std::string("warning ") + warning + "\n";
   }
-  answer += "fps " + edgereel::text(edgereel_video_fps(video)) + "\nsizes";
+  answer += "fps " + edgereel_runtime::text(edgereel_video_fps(video)) + "\nsizes";
   for (int axis = 0; axis < 4; ++axis) answer += " " + std::to_string(sizes[axis]);
   const auto count = static_cast<std::size_t>(sizes[0] * sizes[1] * sizes[2] * sizes[3]);
   answer += "\n" + bytes_of(edgereel_video_frames(video), count);
@@ -338,11 +341,11 @@ int main() {
       {"generate", generate}, {"peaks", peaks},   {"threads", in_threads}};
   for (std::string line; std::getline(std::cin, line);) {
     try {
-      const Json json = edgereel::parse_json(line);
+      const Json json = edgereel_runtime::parse_json(line);
       answer("ok", 0, known.at(text(json, "do"))(json));
     } catch (const Status& status) {
       answer("error", status.status, status.sentence);
-    } catch (const edgereel::Error& error) {
+    } catch (const edgereel_runtime::Error& error) {
       answer("error", 1 + static_cast<int>(error.kind), error.what());
     } catch (const std::exception& error) {
       answer("error", -1, error.what());
