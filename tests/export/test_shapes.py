@@ -73,6 +73,18 @@ def test_lavie_shows_its_prompt(tmp_path: Path) -> None:
     assert (seen.colour, seen.shape, seen.motion) == ("blue", "triangle", "up")
 
 
+def test_emu_video_shows_its_prompt(tmp_path: Path) -> None:
+    """Text to a picture, which a video begins with; with fewer steps than the checkpoint's own."""
+    folder = tmp_path / "emu"
+    words = ["emu-video", "--size", "shapes", "--mode", "video", "--out", str(folder)]
+    assert build_cli.main(words) == 0
+    few = {"steps": 8, "steps.picture": 12}
+    video = load(folder, backend="ort")("a green square moving down", seed=1, params=few)
+    assert video.frames.shape == (8, 128, 128, 3)
+    seen = _script("shapes_measure").measure(video.frames)
+    assert (seen.colour, seen.shape, seen.motion) == ("green", "square", "down")
+
+
 def test_another_machine_makes_almost_the_same_video(
     shapes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

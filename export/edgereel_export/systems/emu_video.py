@@ -23,6 +23,7 @@ from edgereel_export.emu_checkpoint import Network, Parts, networks, read
 from edgereel_export.emu_sizes import make, read_sizes
 from edgereel_export.graph import Graph
 from edgereel_export.modules import emu_glue as glue
+from edgereel_export.shapes.networks import EMU
 from edgereel_export.step import StepConfig, step_graph
 
 from .emu_video_parts import EmuFacts, Encoder
@@ -34,6 +35,7 @@ from .sd_graphs import EXAMPLE, IMAGE, PICTURE, decode_graph, text_graph
 __all__ = ["CHECKPOINTS", "EmuVideo", "load", "tiny"]
 
 CHECKPOINTS = {  # --size NAME: what comes with Edgereel
+    "shapes": EMU,
     "published": Path(__file__).with_name("emu_video_published.json"),
 }
 _GROUPS = 2  # of interpolated frames, in example inputs
