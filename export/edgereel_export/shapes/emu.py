@@ -42,13 +42,14 @@ def emu_image_component() -> Component:
     """The image model, tuned to pictures that a video can begin with: with room for the motion.
 
     The one it begins with draws any moment of a clip, such as the last. Even its most noise shows
-    where a shape is, so it never had to learn that from a text; with noise alone it has to.
+    where a shape is, so it never had to learn that from a text; with noise alone it has to. Low
+    noise, from which outlines are learned, comes last.
     """
     own = Data(6)
     scenes = sample_scenes(_STILLS, own.rng, np.full(_STILLS, _FPS))
     first = own.uniform(_STILLS, 1) * _LATEST
     unet = from_image_model("emu_image")
-    return stills_component("emu_image", unet, scenes, first, Noise(0.3, _ALPHAS, 5e-4))
+    return stills_component("emu_image", unet, scenes, first, Noise((0.3, 0.7), _ALPHAS, 5e-4))
 
 
 def emu_video_component() -> Component:

@@ -38,9 +38,12 @@ _ALPHAS = torch.from_numpy(alphas_cumprod_scaled_linear(*BETAS)).float()
 
 
 class Noise(NamedTuple):
-    """What noise a network learns from: timesteps as u^power, alphas_cumprod; and its rate."""
+    """What noise a network learns from: timesteps as u^power, alphas_cumprod; and its rate.
 
-    power: float = 0.8
+    The power goes from the first to the second while it learns.
+    """
+
+    power: tuple[float, float] = (0.8, 0.8)
     alphas: Tensor = _ALPHAS
     rate: float = 1e-3
 
@@ -116,7 +119,8 @@ def stills_component(
             out: Tensor = unet(x[:, None], t, states)[:, 0]
             return out
 
-        return denoise_loss(data, latents[rows], predict, noise.power, noise.alphas)
+        power = noise.power[0] * (1 - progress) + noise.power[1] * progress
+        return denoise_loss(data, latents[rows], predict, power, noise.alphas)
 
     return Component(nn.ModuleDict({name: unet}), loss, noise.rate)
 

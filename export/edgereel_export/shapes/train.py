@@ -34,7 +34,7 @@ from .networks import CONFIGS, EMU, LAVIE, weights_file
 
 __all__ = ["STEPS", "main"]
 
-STEPS = {  # optimiser steps of a component; the second entry of a pair is on clips
+STEPS = {  # optimiser steps of a component; the second of a pair are on clips, or told how far
     "clip": (3600,),
     "prior": (2400,),
     "decoder": (700, 4600),
@@ -46,9 +46,9 @@ STEPS = {  # optimiser steps of a component; the second entry of a pair is on cl
     "lavie_base": (1000, 7800),  # small pictures, then larger ones
     "lavie_interpolation": (900,),
     "upscaler_vae": (500,),
-    "lavie_vsr": (2700,),
-    "emu_image": (1200,),
-    "emu_video": (1200, 2800),  # small clips, then larger ones
+    "lavie_vsr": (0, 2700),
+    "emu_image": (0, 2400),
+    "emu_video": (1200, 3600),  # small clips, then larger ones
     "emu_interpolation": (700,),
 }
 _OVER_FRAMES = ("emu_video", "emu_interpolation")  # of which spatial layers are not kept
@@ -93,7 +93,7 @@ class Trainer:
         self.name, self.path = name, work / f"{name}.pt"
         self.component = COMPONENTS[name]()
         counts = [round(count * scale) for count in STEPS[name]]
-        self.stills, self.total = (0 if name == "interpolation" else counts[0]), sum(counts)
+        self.stills, self.total = counts[0], sum(counts)
         modules = self.component.modules
         modules.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = {k: v.detach().clone() for k, v in modules.state_dict().items()}
