@@ -12,14 +12,14 @@ import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from edgereel.backends import Array
+from edgereel.backends import Array, Buffer
 from edgereel.errors import BackendUnavailable, EngineError
 
-__all__ = ["INSTALL", "DeviceBuffer", "Memory", "runtime_api"]
+__all__ = ["INSTALL", "DeviceBuffer", "Memory", "OnDevice", "runtime_api"]
 
 INSTALL = "pip install cuda-python"
 
@@ -117,6 +117,24 @@ class Memory:
         if size:
             way = getattr(self._api.cudaMemcpyKind, kind)
             _done(self._api, self._api.cudaMemcpyAsync(to, source, size, way, self.stream), "copy")
+
+
+class OnDevice:
+    """The part of a backend that owns buffers, where they are in device memory."""
+
+    _memory: Memory
+
+    def put(self, array: Array) -> Buffer:
+        """A device buffer that will hold the array."""
+        return self._memory.put(array)
+
+    def get(self, buffer: Buffer) -> Array:
+        """The contents of a device buffer, once all queued work is done."""
+        return self._memory.get(cast(DeviceBuffer, buffer))
+
+    def empty(self, dtype: str, shape: Sequence[int]) -> Buffer:
+        """A device buffer with undefined contents."""
+        return self._memory.empty(dtype, shape)
 
 
 def _done(api: Any, result: tuple[Any, ...], what: str) -> tuple[Any, ...]:

@@ -7,12 +7,11 @@ Nodes that the CUDA provider has no kernel for run on the CPU, as ONNX Runtime d
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
 from typing import Any, cast
 
 from edgereel import kernel_library
-from edgereel.backends import Array, Buffer, ort
-from edgereel.backends.cuda import DeviceBuffer, Memory, runtime_api
+from edgereel.backends import Buffer, ort
+from edgereel.backends.cuda import DeviceBuffer, Memory, OnDevice, runtime_api
 from edgereel.backends.trt_library import device
 from edgereel.errors import BackendUnavailable
 from edgereel.plan import Plan
@@ -22,7 +21,7 @@ __all__ = ["OrtCuda"]
 _PROVIDER = "CUDAExecutionProvider"
 
 
-class OrtCuda(ort.Ort):
+class OrtCuda(OnDevice, ort.Ort):
     """The `ort-cuda` backend."""
 
     name = "ort-cuda"
@@ -51,18 +50,6 @@ class OrtCuda(ort.Ort):
         except BackendUnavailable as error:
             return str(error)
         return None
-
-    def put(self, array: Array) -> Buffer:
-        """A device buffer that will hold the array."""
-        return self._memory.put(array)
-
-    def get(self, buffer: Buffer) -> Array:
-        """The contents of a device buffer, once all queued work is done."""
-        return self._memory.get(cast(DeviceBuffer, buffer))
-
-    def empty(self, dtype: str, shape: Sequence[int]) -> Buffer:
-        """A device buffer with undefined contents."""
-        return self._memory.empty(dtype, shape)
 
     def free_memory(self) -> int | None:
         """What the GPU can still give."""

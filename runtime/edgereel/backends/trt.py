@@ -7,14 +7,14 @@ before a value is fetched.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
 from edgereel import builds, kernel_library
-from edgereel.backends import Array, Buffer
-from edgereel.backends.cuda import DeviceBuffer, Memory, runtime_api
+from edgereel.backends import Buffer
+from edgereel.backends.cuda import DeviceBuffer, Memory, OnDevice, runtime_api
 from edgereel.backends.trt_library import LIBRARIES, Library, device, library
 from edgereel.errors import BackendUnavailable, BuildMismatch, EngineError
 from edgereel.plan import Denoise, GraphSpec, Plan, Run
@@ -32,7 +32,7 @@ _TYPES = {
 }
 
 
-class Trt:
+class Trt(OnDevice):
     """The `trt` backend."""
 
     name = "trt"
@@ -67,18 +67,6 @@ class Trt:
         engine = self._runtimes[name].open(build, graph)
         _check_declaration(engine, spec, self._runtimes[name].library)
         return Engine(engine, graph, build.record.graphs[graph], self._memory)
-
-    def put(self, array: Array) -> Buffer:
-        """A device buffer that will hold the array."""
-        return self._memory.put(array)
-
-    def get(self, buffer: Buffer) -> Array:
-        """The contents of a device buffer, once all queued work is done."""
-        return self._memory.get(cast(DeviceBuffer, buffer))
-
-    def empty(self, dtype: str, shape: Sequence[int]) -> Buffer:
-        """A device buffer with undefined contents."""
-        return self._memory.empty(dtype, shape)
 
     def free_memory(self) -> int | None:
         """Unknown: what is predicted holds for ONNX Runtime on a CPU."""
