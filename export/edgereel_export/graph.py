@@ -77,19 +77,12 @@ def export(
     path.parent.mkdir(parents=True, exist_ok=True)
     # to look up sizes that are free takes longer than to work them out again
     uncached = torch._dynamo.config.patch(fake_tensor_cache_enabled=False)
-    with _quiet(), torch.no_grad(), uncached, light_decomposition():
-        program = torch.onnx.export(
-            module,
-            inputs,
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=list(graph.inputs),
-            output_names=list(graph.outputs),
-            dynamic_shapes=_dynamic(graph),
-            verbose=False,
-            optimize=not drawn,  # which reads weights
-        )
-        assert program is not None
+    with _quiet(), torch.no_grad(), uncached:
+        try:
+            with light_decomposition():
+                program = _traced(graph, inputs, optimize=not drawn)
+        except torch.onnx.OnnxExporterError:  # there is an operator that it leaves as it is
+            program = _traced(graph, inputs, optimize=not drawn)
         if drawn:
             drawn_weights.take_from(program.model)  # or folding would hold a copy of most
             program.optimize()
@@ -111,6 +104,23 @@ def export(
         precision=graph.precision,
         activations=activations(path, specs, _example(graph)),
     )
+
+
+def _traced(graph: Graph, inputs: tuple[Tensor, ...], *, optimize: bool) -> torch.onnx.ONNXProgram:
+    """The graph's module as torch.onnx writes it; `optimize` reads weights."""
+    program = torch.onnx.export(
+        graph.module,
+        inputs,
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=list(graph.inputs),
+        output_names=list(graph.outputs),
+        dynamic_shapes=_dynamic(graph),
+        verbose=False,
+        optimize=optimize,
+    )
+    assert program is not None
+    return program
 
 
 @contextmanager

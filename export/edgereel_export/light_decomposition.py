@@ -26,6 +26,7 @@ __all__ = ["light_decomposition"]
 
 _aten = torch.ops.aten
 _SAME = {_aten.to.device, _aten.detach_.default}  # as their input: nothing is trained here
+_CONVERSIONS = {_aten.to.dtype, _aten.to.dtype_layout}
 _OTHER_NAMES: Mapping[Any, OpOverload] = {
     _aten.__and__.Tensor: _aten.bitwise_and.Tensor,
     _aten.min.other: _aten.minimum.default,
@@ -65,9 +66,10 @@ def _rename(graph: Graph) -> None:
     for node in list(graph.nodes):
         if node.target in _SAME:
             node.target, node.args, node.kwargs = _aten.clone.default, node.args[:1], {}
-        elif node.target is _aten.to.dtype:
-            node.target, (x, dtype, *_) = _aten._to_copy.default, node.args
-            node.args, node.kwargs = (x,), {"dtype": dtype}
+        elif node.target in _CONVERSIONS:
+            dtype = node.args[1] if len(node.args) > 1 else node.kwargs["dtype"]
+            node.target, node.args = _aten._to_copy.default, node.args[:1]
+            node.kwargs = {"dtype": dtype}
         elif node.op == "call_function" and node.target in _OTHER_NAMES:
             node.target = _OTHER_NAMES[node.target]
 

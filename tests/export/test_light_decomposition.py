@@ -53,6 +53,14 @@ class InPlace(nn.Module):
         return y
 
 
+class Unnamed(nn.Module):
+    """Has an operator that ONNX has no word for."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """f32 [N, M] -> f32 [M, N]."""
+        return x.T
+
+
 def exported(folder: Path, graph: graphs.Graph) -> Path:
     graphs.export(graph, "graph", folder)
     return folder / "graphs" / "graph.onnx"
@@ -107,3 +115,16 @@ def test_what_is_changed_in_place_is_traced_again(
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     (out,) = session.run(None, {"x": np.array([1, 2], np.float32)})
     np.testing.assert_array_equal(out, [3, 4])
+
+
+def test_what_has_no_word_in_onnx_is_traced_again(
+    tmp_path: Path, traces: list[ExportedProgram]
+) -> None:
+    graph = graphs.Graph(
+        Unnamed(), {"x": torch.randn(2, 3)}, ("y",), {"x": {0: "N"}, "y": {1: "N"}}
+    )
+    path = exported(tmp_path, graph)
+    assert len(traces) == 1
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (out,) = session.run(None, {"x": np.ones((4, 3), np.float32)})
+    assert out.shape == (3, 4)
