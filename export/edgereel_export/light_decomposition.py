@@ -25,8 +25,7 @@ from torch.utils._sympy.reference import PythonReferenceAnalysis
 __all__ = ["light_decomposition"]
 
 _aten = torch.ops.aten
-_SAME = {_aten.to.device, _aten.detach_.default}  # as their input: nothing is trained here
-_CONVERSIONS = {_aten.to.dtype, _aten.to.dtype_layout}
+_CONVERSIONS = {_aten.to.dtype: 1, _aten.to.device: 2, _aten.to.dtype_layout: 1}  # dtype's place
 _OTHER_NAMES: Mapping[Any, OpOverload] = {
     _aten.__and__.Tensor: _aten.bitwise_and.Tensor,
     _aten.min.other: _aten.minimum.default,
@@ -64,10 +63,11 @@ def light_decomposition() -> Iterator[None]:
 def _rename(graph: Graph) -> None:
     """Puts the operators that ONNX has words for in place of those that are the same."""
     for node in list(graph.nodes):
-        if node.target in _SAME:
+        if node.target is _aten.detach_.default:  # as its input: nothing is trained here
             node.target, node.args, node.kwargs = _aten.clone.default, node.args[:1], {}
         elif node.target in _CONVERSIONS:
-            dtype = node.args[1] if len(node.args) > 1 else node.kwargs["dtype"]
+            place = _CONVERSIONS[node.target]
+            dtype = node.args[place] if len(node.args) > place else node.kwargs["dtype"]
             node.target, node.args = _aten._to_copy.default, node.args[:1]
             node.kwargs = {"dtype": dtype}
         elif node.op == "call_function" and node.target in _OTHER_NAMES:

@@ -39,7 +39,9 @@ class Sizes(nn.Module):
         tokens = h.flatten(2).transpose(1, 2).unflatten(0, x.shape[:2])
         tokens = tokens + tokens.mean(2, keepdim=True).expand(tokens.shape)
         place = torch.arange(tokens.shape[2])
-        weight = cut.to(torch.float32).sum() * ((place > 1) & (place < x.shape[3] // 2))
+        weight = cut.to(x.device, torch.float32).sum() * (
+            (place > 1) & (place.to(torch.int) < x.shape[3] // 2)
+        )
         return F.gelu(tokens * weight[:, None]).detach_()
 
 
