@@ -17,6 +17,7 @@ from edgereel.plan import (
     TensorSpec,
     Tokenize,
     VideoParam,
+    graphs_of,
     ops,
     resized,
     window_length,
@@ -154,7 +155,7 @@ def _denoise_title(mode: Mode, op: Denoise) -> str:
 
 def _graphs(plan: Plan, mode: Mode) -> list[str]:
     rows = [("graph", "weights", "files", "")]
-    for name in dict.fromkeys(op.graph for op in ops([mode]) if isinstance(op, Run | Denoise)):
+    for name in graphs_of(ops([mode])):
         spec = plan.graphs[name]
         counts = weights(plan.folder / spec.file)
         counted = ", ".join(f"{_millions(n)} {_SHORT.get(t, t)}" for t, n in counts.items())
