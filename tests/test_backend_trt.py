@@ -9,6 +9,7 @@ import ctypes
 import enum
 import gc
 import hashlib
+import itertools
 import json
 import sys
 from collections.abc import Callable, Mapping
@@ -283,6 +284,27 @@ def test_other_shapes_or_memory_end_the_graphs(machine: Any, tmp_path: Path) -> 
     assert other._opened.engine.calls[1] == "memory 300"  # one arena for all
 
 
+def test_few_graphs_are_kept(machine: Any, tmp_path: Path) -> None:
+    """Of six calls that come again, the oldest two are captured anew when they come once more."""
+    backend, engine = opened(cascade(tmp_path / "a"))
+    buffers = [backend.empty("float32", (1, 2)) for _ in range(7)]
+    for _ in range(2):
+        for x, y in itertools.pairwise(buffers):
+            engine.run({"x": x}, {"y": y})
+    assert kinds(machine).count("capture") == 6 and len(machine.graphs) == 4
+
+
+def test_a_larger_arena_takes_the_place_of_the_old(machine: Any, tmp_path: Path) -> None:
+    """The memory of both is never needed at once."""
+    backend = trt.Trt(cascade(tmp_path / "a"))
+    held: list[int] = []
+    allocate = machine.cudaMallocAsync
+    machine.cudaMallocAsync = lambda *a: (held.append(len(machine.blocks)), allocate(*a))[1]
+    first, same = backend._arena.at_least(100).address, backend._arena.at_least(50).address
+    backend._arena.at_least(200)
+    assert first == same and held == [0, 0] and len(machine.blocks) == 1
+
+
 def test_what_cannot_be_captured_is_queued(machine: Any, tmp_path: Path) -> None:
     machine.can_capture = False
     backend, engine = opened(cascade(tmp_path / "a"))
@@ -304,6 +326,22 @@ def test_the_host_is_two_calls_ahead_at_most(machine: Any, tmp_path: Path) -> No
     assert len(records) == 6 and waits == records[:4]
     at = [machine.told.index(("wait for", event)) for event in waits]
     assert all(machine.told.index(("record", records[k + 2])) < at[k] for k in range(4))
+
+
+@pytest.mark.parametrize(("over", "blocks"), [(True, 1), (False, 4)])
+def test_host_memory_of_a_copy_is_used_again_when_it_is_over(
+    machine: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, over: bool, blocks: int
+) -> None:
+    """An array may change as soon as the copy is queued."""
+    backend = trt.Trt(cascade(tmp_path / "a"))
+    monkeypatch.setattr(machine, "cudaEventQuery", lambda _: (0 if over else 600,))
+    target, array = backend.empty("float32", (4,)), np.zeros(4, np.float32)
+    for _ in range(4):
+        array += 1
+        backend.copy(array, target)
+    assert len(machine.pinned) == blocks
+    np.testing.assert_array_equal(backend.get(target), [4] * 4)
+    assert machine.pinned == {}
 
 
 @pytest.mark.parametrize("pooled", [1, 0])
@@ -365,7 +403,8 @@ class FakeCache:
         return True
 
     def serialize(self) -> bytes:
-        return self.content + b"+"
+        self.content += b"+"
+        return self.content
 
 
 class FakeConfig:
