@@ -130,10 +130,13 @@ class Interpreter:
             self.hashes[graph] = self.engines[graph].sha256
         return self.engines[graph]
 
-    def load_ahead(self, stage: Stage) -> None:
-        """Begins to load what a stage will need, if the backend can do so beside its work."""
+    def load_ahead(self, stages: Sequence[Stage]) -> None:
+        """Begins to load what some stages need, in this order, if that can be beside the work.
+
+        One thread loads, as the deserialisers of libraries are for one thread.
+        """
         if self.ahead:
-            for graph in graphs_of(stage.ops):
+            for graph in graphs_of(op for stage in stages for op in stage.ops):
                 if graph not in self.engines and graph not in self._loading:
                     self._loading[graph] = self._loader.submit(self._load, graph)
 
@@ -213,8 +216,7 @@ class _Run:
         mode, marks = self.call.mode, [self.backend.mark()]
         values = {name: self.backend.put(frames) for name, frames in self.call.videos.items()}
         for self.stage_index, stage in enumerate(mode.stages):
-            for later in mode.stages[self.stage_index + 1 : self.stage_index + 2]:
-                self.interpreter.load_ahead(later)
+            self.interpreter.load_ahead(mode.stages[self.stage_index : self.stage_index + 2])
             self.run_stage(stage, values)
             for name in values.keys() - self.call.read_after(self.stage_index):
                 del values[name]
