@@ -35,6 +35,7 @@ from edgereel.weights import weights as count_weights
 __all__ = [
     "Asked",
     "Peak",
+    "bound_symbols",
     "check",
     "evaluated",
     "open_symbols",
@@ -229,8 +230,14 @@ def _buffers(asked: Asked, op: Op | None) -> list[TensorSpec]:
 
 def _activations(asked: Asked, op: Run | Denoise, sizes: Sizes) -> int:
     """Bytes inside the graph of an op; terms with a symbol without a size are left out."""
-    graph, bound = asked.plan.graphs[op.graph], dict[str, int]()
-    shapes = {name: asked.mode.values[value].shape for name, value in _inputs(op).items()}
+    graph, bound = asked.plan.graphs[op.graph], bound_symbols(asked.plan, asked.mode, op, sizes)
+    return int(max((evaluated(terms, bound) for terms in graph.activations), default=0))
+
+
+def bound_symbols(plan: Plan, mode: Mode, op: Run | Denoise, sizes: Sizes) -> dict[str, int]:
+    """The sizes of a graph's own symbols in an op, as far as those of the mode are known."""
+    graph, bound = plan.graphs[op.graph], dict[str, int]()
+    shapes = {name: mode.values[value].shape for name, value in _inputs(op).items()}
     if isinstance(op, Denoise):
         shapes = {"weights": (1 if op.guidance is None else len(op.guidance.weights),), **shapes}
     for name, shape in shapes.items():
@@ -238,7 +245,7 @@ def _activations(asked: Asked, op: Run | Denoise, sizes: Sizes) -> int:
             number = axis if isinstance(axis, int) else sizes.get(axis)
             if isinstance(symbol, str) and number is not None:
                 bound[symbol] = number
-    return int(max((evaluated(terms, bound) for terms in graph.activations), default=0))
+    return bound
 
 
 def _inputs(op: Run | Denoise) -> dict[str, str]:
