@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -188,3 +189,31 @@ def test_seeds_go_round(prompts: Path) -> None:
     assert [clip.params["seed"] for clip in found] == [2**64 - 2, 2**64 - 1, 0]
     with pytest.raises(InputError, match="samples is 0"):
         batch.clips(prompts, {}, samples=0)
+
+
+@pytest.mark.filterwarnings("ignore")  # of Ray, about its own settings
+def test_a_ray_cluster_makes_what_one_process_makes(prompts: Path, tmp_path: Path) -> None:
+    """On a cluster of this machine: the same files, resumed, a bad line told."""
+    ray = pytest.importorskip("ray", reason="Ray is not installed (edgereel[ray])")
+    one, many = tmp_path / "one", tmp_path / "many"
+    assert run(prompts, one) == 0
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        words = ("--ray", "--workers", "2", "--threads", "1")
+        assert run(prompts, many, *words) == 0
+        for path in sorted(one.glob("*.mp4")):
+            assert path.read_bytes() == (many / path.name).read_bytes()
+        bad = tmp_path / "bad.jsonl"
+        bad.write_text('{"prompt": "a red circle"}\n{"prompt": "red", "steps": -3}\n')
+        assert run(bad, tmp_path / "bad", *words) == 1
+        assert list(told(tmp_path / "bad")) == ["0000"]
+    finally:
+        ray.shutdown()
+
+
+def test_without_ray_the_command_is_named(
+    prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Out
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert run(prompts, tmp_path / "out", "--ray") == 1
+    assert "pip install 'edgereel[ray]'" in capsys.readouterr().err

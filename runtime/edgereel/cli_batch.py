@@ -12,7 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from pathlib import Path
 
-from edgereel import batch, cli_flags, pipeline
+from edgereel import batch, batch_ray, cli_flags, pipeline
 from edgereel.cli_progress import clock
 from edgereel.errors import EngineError, InputError
 from edgereel.files import all_or_nothing, check_place
@@ -82,6 +82,11 @@ def _options(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, object
         help="clips are named by line, or by prompt and sample as VBench wants them")  # fmt: skip
     add("--resume", action="store_true", help="leave clips that are whole as they are")
     add("--workers", type=int, default=1, metavar="N", help="processes (default 1)")
+    add("--ray", action="store_true",
+        help="let workers run on a Ray cluster (RAY_ADDRESS, or one on this machine), each with "
+        "--threads CPUs; folders must be seen by all")  # fmt: skip
+    add("--gpus", type=float, default=0, metavar="N",
+        help="GPUs of each worker of a Ray cluster (default 0)")  # fmt: skip
     add("--low-vram", action="store_true", help="keep only the engines of one stage in memory")
     add("--quiet", action="store_true", help="no line per clip")
     cli_flags.add_backend(parser)
@@ -101,6 +106,12 @@ def _outcomes(
     todo: Sequence[batch.Clip], options: argparse.Namespace
 ) -> Generator[batch.Outcome, None, None]:
     """What comes of every clip, in the order in which they are finished."""
+    if options.ray:
+        options.folder, options.out = (
+            str(Path(p).resolve()) for p in (options.folder, options.out)
+        )
+        yield from batch_ray.outcomes(todo, options, _load, _make)
+        return
     if options.workers == 1:
         cascade = _load(options)
         yield from (_make(options, clip, cascade) for clip in todo)
