@@ -107,6 +107,13 @@ def _parser() -> argparse.ArgumentParser:
         "8..32, control_video=288x512",
     )
     add(
+        "--layout",
+        choices=("video", "folded"),
+        default="video",
+        help="of engines with convolutions over frames: folded keeps frames in the batch, as the "
+        "graphs have them (default: video, which moves less memory)",
+    )
+    add(
         "--plugin",
         action="append",
         default=[],
@@ -223,6 +230,7 @@ def _compile(folder: Path, options: argparse.Namespace) -> None:
         workspace_mib=options.workspace,
         optimization_level=options.optimization_level,
         sizes=tuple(options.profile),
+        layout=options.layout,
     )
     if not options.plugin:
         _compile_part(folder, wanted, None)

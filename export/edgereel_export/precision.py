@@ -7,6 +7,8 @@ written in its graph. So `float16` here is a rewrite of types, done once and vis
   (guidance, prediction type, update) stays float32. A graph without that submodule is all network.
 * Inside, ISLANDS stay float32, with the arithmetic that belongs to them: what feeds a sine (the
   timestep embedding), and what scales by a root (a norm written out).
+* A group norm reads and writes float16; its sums are float32, as the op's `stash_type` says. In
+  float32 TensorRT writes twice the bytes and does not fuse what follows.
 * A graph without any product (a resize, pixels from latents) gains nothing and stays float32.
 * A node stays float32 when float16 cannot hold one of its constants.
 * Inputs and outputs keep their declared types; casts stand at the borders.
@@ -28,10 +30,10 @@ from edgereel_export import trt_plugin
 from edgereel_export.group_norm import as_standard
 from edgereel_export.retype import MAX_FLOAT16, retype
 
-__all__ = ["ISLANDS", "Typed", "load", "to_float16"]
+__all__ = ["FLOAT32", "ISLANDS", "Typed", "load", "to_float16"]
 
-NORMS = frozenset({"GroupNormalization", "InstanceNormalization", "LayerNormalization",
-                   "LpNormalization", "RMSNormalization"})  # fmt: skip
+NORMS = frozenset({"InstanceNormalization", "LayerNormalization", "LpNormalization",
+                   "RMSNormalization"})  # fmt: skip
 SUMS = frozenset({"CumSum", "ReduceL2", "ReduceLogSumExp", "ReduceMean", "ReduceSum",
                   "ReduceSumSquare"})  # fmt: skip
 ROOTS = frozenset({"Exp", "Log", "Pow", "Reciprocal", "Sqrt"})
@@ -44,6 +46,9 @@ PRODUCTS = frozenset({"Attention", "Conv", "ConvTranspose", "Einsum", "Gemm", "M
 ARITHMETIC = frozenset({"Add", "Div", "Mul", "Neg", "Sub"})
 MOVES = frozenset({"Cast", "Concat", "Expand", "Gather", "Identity", "Reshape", "Slice", "Split",
                    "Squeeze", "Transpose", "Unsqueeze"})  # fmt: skip
+
+FLOAT32 = "edgereel.float32"
+"""Metadata of a node that stays float32; the value says why."""
 
 MIN_NORMAL_FLOAT16 = 2.0**-14
 MASK_FILL = 2.0**24  # no weight is this large: it is a "minus infinity" of an attention mask
@@ -189,7 +194,8 @@ def _islands(nodes: list[ir.Node], inside: set[ir.Node], keep: Collection[str]) 
     islands = set()
     for node in inside:
         scopes = _scopes(node) or []
-        if node.op_type in ISLANDS or node.op_type in keep or any(s in keep for s in scopes):
+        told = node.op_type in ISLANDS or FLOAT32 in node.metadata_props
+        if told or node.op_type in keep or any(s in keep for s in scopes):
             islands.add(node)
     roots = {n for n in islands if n.op_type in ROOTS}
     waves = {n for n in islands if n.op_type in WAVES}

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -33,8 +33,9 @@ from edgereel_export.trt_sizes import read_sizes
 
 __all__ = ["Options", "Progress", "Result", "build"]
 
-RECIPE = ("group_norm", "precision", "retype", "trt_attention", "trt_engine", "trt_plugin",
-          "trt_prepare")  # fmt: skip
+RECIPE = ("group_norm", "precision", "retype", "trt_attention", "trt_axes", "trt_engine",
+          "trt_frame_norm", "trt_layout", "trt_nodes", "trt_plugin", "trt_prepare",
+          "trt_video")  # fmt: skip
 OLDEST_CAPABILITY = 8.0  # the oldest GPUs compiled for unless asked: Ampere
 
 
@@ -50,6 +51,7 @@ class Options:
     optimization_level: int | None = None  # 0 (quick build) to 5; None = the library's own
     sizes: tuple[str, ...] = ()  # what trt_sizes.read_sizes takes, such as "height=512"
     plugin: bool = False  # attention over frames by our plugin, not from its definition
+    layout: Literal["video", "folded"] = "video"  # of graphs with convolutions over frames
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,7 @@ def _shared(trt: Library, options: Options) -> dict[str, Any]:
         )
     own = {
         "keep_float32": sorted(options.keep_float32),
+        "layout": None if options.layout == "video" else options.layout,
         "optimization_level": options.optimization_level,
         "workspace_mib": options.workspace_mib,
     }
@@ -275,6 +278,7 @@ def _compiled(
         workspace_mib=options.get("workspace_mib"),
         optimization_level=options.get("optimization_level"),
         plugin=shared["plugin"] is not None,
+        folded=options.get("layout") == "folded",
     )
     made = trt_child.run(job, watch.tell)
     return builds.Engine(

@@ -24,11 +24,11 @@ from edgereel import kernel_library
 from edgereel.backends.trt_library import Library, library
 from edgereel.builds import Precision, Profile
 from edgereel.errors import EdgereelError, EngineError
-from edgereel_export import precision, trt_attention
+from edgereel_export import precision, trt_attention, trt_layout
 from edgereel_export.trt_listen import Log, monitor
 from edgereel_export.trt_prepare import prepare
 
-__all__ = ["Job", "Made", "compile_graph", "main"]
+__all__ = ["Job", "Made", "compile_graph", "compile_logged", "main"]
 
 PREPARED = 0.1  # part of the progress bar for reading and retyping the graph
 
@@ -49,6 +49,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     workspace_mib: int | None = None
     optimization_level: int | None = None
     plugin: bool = False  # attention over frames by our plugin
+    folded: bool = False  # frames stay in the batch, as the graph has them
 
 
 class Made(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,7 +67,12 @@ class Made(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def compile_graph(job: Job, progress: Callable[[float, str], bool]) -> Made:
-    """Facts about the engine written to `job.target`.
+    """Facts about the engine written to `job.target`; see compile_logged."""
+    return compile_logged(job, progress)[0]
+
+
+def compile_logged(job: Job, progress: Callable[[float, str], bool]) -> tuple[Made, Log]:
+    """Facts about the engine written to `job.target`, and what the library said of it.
 
     Args:
         job: what to compile.
@@ -83,6 +89,8 @@ def compile_graph(job: Job, progress: Callable[[float, str], bool]) -> Made:
         nodes = len(model.graph)
         parameters = sum(_size(v) for v in model.graph.initializers.values())
         prepare(model)
+        if not job.folded:
+            trt_layout.unfold(model)
         typed = precision.Typed()
         if job.precision == "fp16":
             typed = precision.to_float16(model, denoise=job.denoise, keep=job.keep_float32)
@@ -97,7 +105,7 @@ def compile_graph(job: Job, progress: Callable[[float, str], bool]) -> Made:
     finally:
         graph.unlink(missing_ok=True)
         graph.with_name(f"{graph.name}.data").unlink(missing_ok=True)
-    return Made(
+    made = Made(
         nodes=nodes,
         parameters=parameters,
         types=building.log.types(),
@@ -108,6 +116,7 @@ def compile_graph(job: Job, progress: Callable[[float, str], bool]) -> Made:
         decomposed_attention=tuple(building.decomposed),
         kept_float32=typed.kept,
     )
+    return made, building.log
 
 
 def _size(value: ir.Value) -> int:
