@@ -107,6 +107,11 @@ def _parser() -> argparse.ArgumentParser:
         "8..32, control_video=288x512",
     )
     add(
+        "--no-ranges",
+        action="store_true",
+        help="do not measure, on reference inputs, which values half precision cannot hold",
+    )
+    add(
         "--layout",
         choices=("video", "folded"),
         default="video",
@@ -231,6 +236,7 @@ def _compile(folder: Path, options: argparse.Namespace) -> None:
         optimization_level=options.optimization_level,
         sizes=tuple(options.profile),
         layout=options.layout,
+        ranges=not options.no_ranges,
     )
     if not options.plugin:
         _compile_part(folder, wanted, None)

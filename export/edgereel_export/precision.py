@@ -10,7 +10,8 @@ written in its graph. So `float16` here is a rewrite of types, done once and vis
 * A group norm reads and writes float16; its sums are float32, as the op's `stash_type` says. In
   float32 TensorRT writes twice the bytes and does not fuse what follows.
 * A graph without any product (a resize, pixels from latents) gains nothing and stays float32.
-* A node stays float32 when float16 cannot hold one of its constants.
+* A node stays float32 when float16 cannot hold one of its constants, or what it was measured to
+  make or read on reference inputs.
 * Inputs and outputs keep their declared types; casts stand at the borders.
 """
 
@@ -27,8 +28,9 @@ import onnx_ir.passes.common as passes
 
 from edgereel.errors import EngineError
 from edgereel_export import trt_plugin
+from edgereel_export.float16_range import Ranges, largest, misfits
 from edgereel_export.group_norm import as_standard
-from edgereel_export.retype import MAX_FLOAT16, retype
+from edgereel_export.retype import MAX_FLOAT16, MIN_NORMAL_FLOAT16, retype
 
 __all__ = ["FLOAT32", "ISLANDS", "Typed", "load", "to_float16"]
 
@@ -50,7 +52,6 @@ MOVES = frozenset({"Cast", "Concat", "Expand", "Gather", "Identity", "Reshape", 
 FLOAT32 = "edgereel.float32"
 """Metadata of a node that stays float32; the value says why."""
 
-MIN_NORMAL_FLOAT16 = 2.0**-14
 MASK_FILL = 2.0**24  # no weight is this large: it is a "minus infinity" of an attention mask
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
@@ -63,6 +64,7 @@ class Typed:
     float32_nodes: int = 0
     casts: int = 0
     kept: dict[str, str] = field(default_factory=dict)  # node name -> reason
+    largest: float | None = None  # absolute value a float16 node made; None = not measured
 
 
 def load(path: Path, *, plugin: bool = False) -> ir.Model:
@@ -81,13 +83,20 @@ def load(path: Path, *, plugin: bool = False) -> ir.Model:
     return model
 
 
-def to_float16(model: ir.Model, *, denoise: bool = False, keep: Collection[str] = ()) -> Typed:
+def to_float16(
+    model: ir.Model,
+    *,
+    denoise: bool = False,
+    keep: Collection[str] = (),
+    ranges: Ranges | None = None,
+) -> Typed:
     """Counts of the rewrite, done in place on `model` (as `load` gives it).
 
     Args:
         model: every float value float32 and typed, as torch.onnx.export(dynamo=True) writes it.
         denoise: the graph is a denoising step, so it must have a submodule `network`.
         keep: more op types, or module paths inside the graph, that stay float32.
+        ranges: of values, as trt_ranges.py measures them; None = constants alone decide.
 
     Raises:
         EngineError: control flow, an untyped value, or a denoise graph without `network`.
@@ -99,11 +108,13 @@ def to_float16(model: ir.Model, *, denoise: bool = False, keep: Collection[str] 
         inside = set()
     half = {n for n in inside if _writes(n)} - _islands(nodes, inside, keep)
     typed = Typed()
+    measured = misfits(nodes, half, ranges or {})
     for node in sorted(half, key=lambda n: str(n.name)):
-        reason = _unfit(node)
+        reason = _unfit(node) or measured.get(node)
         if reason:
             typed.kept[str(node.name)] = reason
     half = {n for n in half if n.name not in typed.kept and (_reads(n) or _can_write(n))}
+    typed.largest = largest(nodes, half, ranges or {})
     typed.float16_nodes = len(half)
     typed.float32_nodes = sum(_writes(n) for n in nodes) - len(half)
     typed.casts = retype(model.graph, nodes, half)

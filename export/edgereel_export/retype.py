@@ -7,9 +7,10 @@ from collections.abc import Collection
 import numpy as np
 import onnx_ir as ir
 
-__all__ = ["MAX_FLOAT16", "retype"]
+__all__ = ["MAX_FLOAT16", "MIN_NORMAL_FLOAT16", "retype"]
 
 MAX_FLOAT16 = 65504.0
+MIN_NORMAL_FLOAT16 = 2.0**-14
 SHAPE_ONLY = frozenset({"Shape", "Size"})  # read no number, so the type does not matter
 # Inputs that the op's signature fixes to float32.
 ALWAYS_FLOAT32 = {"Resize": (1, 2), "TemporalAttention": (1, 2, 3)}

@@ -29,13 +29,14 @@ from edgereel_export.trt_engine import Job
 from edgereel_export.trt_graphs import chosen
 from edgereel_export.trt_profiles import graph_profiles
 from edgereel_export.trt_progress import Progress, Watch
+from edgereel_export.trt_rows import some_rows
 from edgereel_export.trt_sizes import read_sizes
 
 __all__ = ["Options", "Progress", "Result", "build"]
 
-RECIPE = ("group_norm", "precision", "retype", "trt_attention", "trt_axes", "trt_engine",
-          "trt_frame_norm", "trt_layout", "trt_nodes", "trt_plugin", "trt_prepare",
-          "trt_video")  # fmt: skip
+RECIPE = ("float16_range", "group_norm", "precision", "retype", "trt_attention", "trt_axes",
+          "trt_engine", "trt_frame_norm", "trt_layout", "trt_nodes", "trt_plugin", "trt_prepare",
+          "trt_ranges", "trt_video")  # fmt: skip
 OLDEST_CAPABILITY = 8.0  # the oldest GPUs compiled for unless asked: Ampere
 
 
@@ -51,6 +52,7 @@ class Options:
     optimization_level: int | None = None  # 0 (quick build) to 5; None = the library's own
     sizes: tuple[str, ...] = ()  # what trt_sizes.read_sizes takes, such as "height=512"
     plugin: bool = False  # attention over frames by our plugin, not from its definition
+    ranges: bool = True  # measure which values float16 cannot hold
     layout: Literal["video", "folded"] = "video"  # of graphs with convolutions over frames
 
 
@@ -73,6 +75,8 @@ class _Task:
     precision: builds.Precision
     profiles: tuple[builds.Profile, ...]
     denoise: bool
+    rows: tuple[tuple[float, ...], ...]
+    measured: dict[str, str]
     key: str
     bytes: int
 
@@ -105,7 +109,7 @@ def build(
     shared = _shared(trt, options)
     asked = read_sizes(plan, options.sizes)
     tasks = [
-        _task(plan, shared, name, options.precision, graph_profiles(plan, name, asked))
+        _task(plan, shared, name, options, graph_profiles(plan, name, asked))
         for name in chosen(folder, graphs, plugin=options.plugin)
     ]
     key = builds.build_key({task.graph: task.key for task in tasks})
@@ -202,12 +206,20 @@ def _task(
     plan: Plan,
     shared: Mapping[str, Any],
     graph: str,
-    precision: builds.Precision,
+    options: Options,
     profiles: tuple[builds.Profile, ...],
 ) -> _Task:
     """What to compile for one graph; its files are compared with plan.json on the way."""
     spec = plan.graphs[graph]
-    precision = spec.precision or precision
+    precision = spec.precision or options.precision
+    rows: tuple[tuple[float, ...], ...] = ()
+    measured: dict[str, str] = {}
+    if options.ranges and precision == "fp16" and spec.golden is not None:
+        plan.check_file(spec.golden)
+        rows = some_rows(plan, graph)
+        measured = {spec.golden: plan.files[spec.golden]}
+        if rows:
+            measured["rows"] = hashlib.sha256(msgspec.json.encode(rows)).hexdigest()
     paths = {name: plan.check_file(name) for name in (spec.file, *spec.weights)}
     source = {name: plan.files[name] for name in paths}
     return _Task(
@@ -218,7 +230,9 @@ def _task(
         denoise=any(
             isinstance(op, Denoise) and op.graph == graph for op in ops(plan.modes.values())
         ),
-        key=builds.engine_key(shared, source, precision, profiles),
+        rows=rows,
+        measured=measured,
+        key=builds.engine_key(shared, source, precision, profiles, measured),
         bytes=sum(path.stat().st_size for path in paths.values()),
     )
 
@@ -279,6 +293,8 @@ def _compiled(
         optimization_level=options.get("optimization_level"),
         plugin=shared["plugin"] is not None,
         folded=options.get("layout") == "folded",
+        golden=str(plan.folder / str(spec.golden)) if task.measured else None,
+        rows=task.rows,
     )
     made = trt_child.run(job, watch.tell)
     return builds.Engine(
@@ -288,5 +304,6 @@ def _compiled(
         source=task.source,
         precision=task.precision,
         profiles=task.profiles,
+        measured=task.measured,
         **msgspec.structs.asdict(made),
     )

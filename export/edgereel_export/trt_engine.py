@@ -25,11 +25,13 @@ from edgereel.backends.trt_library import Library, library
 from edgereel.builds import Precision, Profile
 from edgereel.errors import EdgereelError, EngineError
 from edgereel_export import precision, trt_attention, trt_layout
+from edgereel_export.float16_range import Ranges
 from edgereel_export.trt_listen import Log, monitor
 from edgereel_export.trt_prepare import prepare
 
 __all__ = ["Job", "Made", "compile_graph", "compile_logged", "main"]
 
+MEASURED = 0.03  # part of the progress bar before values are measured
 PREPARED = 0.1  # part of the progress bar for reading and retyping the graph
 
 
@@ -50,6 +52,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     optimization_level: int | None = None
     plugin: bool = False  # attention over frames by our plugin
     folded: bool = False  # frames stay in the batch, as the graph has them
+    golden: str | None = None  # reference inputs to measure values with; None = do not
+    rows: tuple[tuple[float, ...], ...] = ()  # of a denoising step, to measure it with
 
 
 class Made(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +68,7 @@ class Made(msgspec.Struct, frozen=True, kw_only=True):
     peak_rss_bytes: int
     decomposed_attention: tuple[str, ...]
     kept_float32: dict[str, str]
+    largest_float16: float | None = None
 
 
 def compile_graph(job: Job, progress: Callable[[float, str], bool]) -> Made:
@@ -93,7 +98,10 @@ def compile_logged(job: Job, progress: Callable[[float, str], bool]) -> tuple[Ma
             trt_layout.unfold(model)
         typed = precision.Typed()
         if job.precision == "fp16":
-            typed = precision.to_float16(model, denoise=job.denoise, keep=job.keep_float32)
+            ranges = _ranges(job, progress)
+            typed = precision.to_float16(
+                model, denoise=job.denoise, keep=job.keep_float32, ranges=ranges
+            )
         ir.save(model, graph, external_data=f"{graph.name}.data")
         del model
         progress(PREPARED, "parsing")
@@ -115,8 +123,22 @@ def compile_logged(job: Job, progress: Callable[[float, str], bool]) -> tuple[Ma
         peak_rss_bytes=_peak_rss(),
         decomposed_attention=tuple(building.decomposed),
         kept_float32=typed.kept,
+        largest_float16=typed.largest,
     )
     return made, building.log
+
+
+def _ranges(job: Job, progress: Callable[[float, str], bool]) -> Ranges | None:
+    """Ranges of the values of the graph as it is in its file; None if there are no inputs for it.
+
+    Where they are measured ONNX Runtime is loaded, else not.
+    """
+    if job.golden is None:
+        return None
+    from edgereel_export.trt_ranges import measured
+
+    progress(MEASURED, "measuring values")
+    return measured(Path(job.source), Path(job.golden), job.rows)
 
 
 def _size(value: ir.Value) -> int:

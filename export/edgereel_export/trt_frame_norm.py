@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgereel_export.trt_axes import dims_of
-from edgereel_export.trt_nodes import Nodes
+from edgereel_export.trt_nodes import Nodes, same
 
 __all__ = ["frame_norm"]
 
@@ -48,7 +48,8 @@ def frame_norm(make: Nodes, node: ir.Node, video: ir.Value) -> ir.Value | None:
         "Sub", [make.view(bias, parts), make.exact("Mul", [mean, factor], part)], part
     )
     factor, offset = _per_channel(make, factor, dims[1]), _per_channel(make, offset, dims[1])
-    return make.exact("Add", [make.exact("Mul", [video, factor], dims), offset], dims)
+    made = make.exact("Add", [make.exact("Mul", [video, factor], dims), offset], dims)
+    return same(made, node.outputs[0])
 
 
 def _per_channel(make: Nodes, value: ir.Value, channels: int) -> ir.Value:

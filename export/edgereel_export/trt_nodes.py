@@ -8,12 +8,19 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from edgereel_export.float16_range import SAME_AS
 from edgereel_export.precision import FLOAT32
 from edgereel_export.trt_axes import Dim, dims_of
 
-__all__ = ["INT64", "Nodes"]
+__all__ = ["INT64", "Nodes", "same"]
 
 INT64 = ir.TensorType(ir.DataType.INT64)
+
+
+def same(value: ir.Value, other: ir.Value) -> ir.Value:
+    """The value, told that it holds the numbers of the other one."""
+    value.metadata_props[SAME_AS] = str(other.metadata_props.get(SAME_AS, other.name))
+    return value
 
 
 class Nodes:
@@ -75,7 +82,8 @@ class Nodes:
         assert dims is not None
         if tuple(order) == tuple(range(len(dims))):
             return value
-        return self.make("Transpose", [value], [dims[i] for i in order], {"perm": list(order)})
+        shape = [dims[i] for i in order]
+        return same(self.make("Transpose", [value], shape, {"perm": list(order)}), value)
 
     def reshaped(
         self, value: ir.Value, sizes: Sequence[ir.Value], shape: Sequence[Dim]
@@ -87,7 +95,7 @@ class Nodes:
             target = self.ints(*numbers)
         else:
             target = self.make("Concat", sizes, [len(sizes)], {"axis": 0})
-        return self.make("Reshape", [value, target], shape)
+        return same(self.make("Reshape", [value, target], shape), value)
 
     def ints(self, *numbers: int) -> ir.Value:
         """A constant i64 [n]."""

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgereel_export.trt_axes import VIDEO, Dim, Groups, dims_of
-from edgereel_export.trt_nodes import INT64, Nodes
+from edgereel_export.trt_nodes import INT64, Nodes, same
 
 __all__ = ["Maker"]
 
@@ -33,7 +33,7 @@ class Maker(Nodes):
         """The video of sizes `dims` that the same operation makes of other inputs."""
         attributes = {**node.attributes, **(changed or {})}
         made = ir.Node(node.domain, node.op_type, inputs, attributes.values())
-        return self.place(made, node.outputs[0].type, dims)
+        return same(self.place(made, node.outputs[0].type, dims), node.outputs[0])
 
     def output(self, value: ir.Value, old: ir.Value) -> ir.Value:
         """The value as an output of the graph, under the name of the old one."""

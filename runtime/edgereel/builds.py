@@ -74,6 +74,8 @@ class Engine(_Strict, frozen=True):
     peak_rss_bytes: int
     decomposed_attention: tuple[str, ...] = ()
     kept_float32: dict[str, str] = {}  # node -> why it is not float16, beyond the usual islands
+    measured: dict[str, str] = {}  # what values were measured with, in that -> sha256
+    largest_float16: float | None = None  # absolute value that a float16 node made then
 
     @property
     def float_type(self) -> str:
@@ -135,7 +137,7 @@ class Build:
     def engine_key(self, graph: str) -> str:
         """The key of one engine; equal keys are interchangeable engines."""
         e = self.record.graphs[graph]
-        return engine_key(about(self.record), e.source, e.precision, e.profiles)
+        return engine_key(about(self.record), e.source, e.precision, e.profiles, e.measured)
 
 
 def rebuild(build: Path) -> str:
@@ -145,10 +147,16 @@ def rebuild(build: Path) -> str:
 
 
 def engine_key(
-    about: Mapping[str, Any], source: Mapping[str, str], precision: Precision, profiles: Any
+    about: Mapping[str, Any],
+    source: Mapping[str, str],
+    precision: Precision,
+    profiles: Any,
+    measured: Mapping[str, str] | None = None,
 ) -> str:
-    """Hash of all that decides one engine: its build's facts, source, precision and profiles."""
+    """Hash of all that decides one engine: its build's facts and those of its own."""
     facts = {**about, "source": dict(source), "precision": precision, "profiles": profiles}
+    if measured:
+        facts["measured"] = dict(measured)
     text = json.dumps(facts, sort_keys=True, separators=(",", ":"))  # tuples are lists in JSON
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -169,7 +177,10 @@ def record_key(record: Record) -> str:
     """The key that a record's own contents lead to."""
     shared = about(record)
     return build_key(
-        {n: engine_key(shared, e.source, e.precision, e.profiles) for n, e in record.graphs.items()}
+        {
+            name: engine_key(shared, e.source, e.precision, e.profiles, e.measured)
+            for name, e in record.graphs.items()
+        }
     )
 
 
