@@ -107,6 +107,14 @@ def _parser() -> argparse.ArgumentParser:
         "8..32, control_video=288x512",
     )
     add(
+        "--bucket",
+        action="append",
+        default=[],
+        metavar="FxHxW[xB]",
+        help="frames, height and width, and perhaps guidance rows, that the engines take exactly, "
+        "repeatable: 16x320x512",
+    )
+    add(
         "--no-ranges",
         action="store_true",
         help="do not measure, on reference inputs, which values half precision cannot hold",
@@ -235,6 +243,7 @@ def _compile(folder: Path, options: argparse.Namespace) -> None:
         workspace_mib=options.workspace,
         optimization_level=options.optimization_level,
         sizes=tuple(options.profile),
+        buckets=tuple(options.bucket),
         layout=options.layout,
         ranges=not options.no_ranges,
     )

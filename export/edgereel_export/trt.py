@@ -25,12 +25,12 @@ from edgereel.errors import BackendUnavailable, BuildMismatch, InputError
 from edgereel.files import all_or_nothing, sha256
 from edgereel.plan import Denoise, Plan, load, ops
 from edgereel_export import trt_child, trt_plugin
+from edgereel_export.trt_buckets import read_asked
 from edgereel_export.trt_engine import Job
 from edgereel_export.trt_graphs import chosen
 from edgereel_export.trt_profiles import graph_profiles
 from edgereel_export.trt_progress import Progress, Watch
 from edgereel_export.trt_rows import some_rows
-from edgereel_export.trt_sizes import read_sizes
 
 __all__ = ["Options", "Progress", "Result", "build"]
 
@@ -51,6 +51,7 @@ class Options:
     workspace_mib: int | None = None  # most scratch memory a kernel may use
     optimization_level: int | None = None  # 0 (quick build) to 5; None = the library's own
     sizes: tuple[str, ...] = ()  # what trt_sizes.read_sizes takes, such as "height=512"
+    buckets: tuple[str, ...] = ()  # what trt_buckets.read_asked takes, such as "16x320x512"
     plugin: bool = False  # attention over frames by our plugin, not from its definition
     ranges: bool = True  # measure which values float16 cannot hold
     layout: Literal["video", "folded"] = "video"  # of graphs with convolutions over frames
@@ -107,7 +108,7 @@ def build(
     trt = library(options.library)
     plan = load(folder)
     shared = _shared(trt, options)
-    asked = read_sizes(plan, options.sizes)
+    asked = read_asked(plan, options.sizes, options.buckets)
     tasks = [
         _task(plan, shared, name, options, graph_profiles(plan, name, asked))
         for name in chosen(folder, graphs, plugin=options.plugin)
