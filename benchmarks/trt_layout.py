@@ -36,7 +36,8 @@ from edgereel_export.folder import write_folder
 from edgereel_export.graph import Graph, export
 from edgereel_export.modules.layers import TemporalConv
 from edgereel_export.systems import system
-from edgereel_export.trt_engine import Job, compile_logged
+from edgereel_export.trt_engine import compile_logged
+from edgereel_export.trt_job import Job
 from edgereel_export.trt_kernels import kernels, traffic_bytes
 
 __all__ = ["main"]

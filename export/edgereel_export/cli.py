@@ -115,6 +115,18 @@ def _parser() -> argparse.ArgumentParser:
         "repeatable: 16x320x512",
     )
     add(
+        "--refit",
+        action="store_true",
+        help="engines take other weights without compiling again, such as a LoRA's; needs a GPU",
+    )
+    add(
+        "--refit-weights",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="as --refit, but only of layers named so, such as '*attn*', repeatable",
+    )
+    add(
         "--no-ranges",
         action="store_true",
         help="do not measure, on reference inputs, which values half precision cannot hold",
@@ -244,6 +256,7 @@ def _compile(folder: Path, options: argparse.Namespace) -> None:
         optimization_level=options.optimization_level,
         sizes=tuple(options.profile),
         buckets=tuple(options.bucket),
+        refit=tuple(options.refit_weights) or (("*",) if options.refit else ()),
         layout=options.layout,
         ranges=not options.no_ranges,
     )

@@ -32,7 +32,7 @@ from edgereel_export.float16_range import Ranges, largest, misfits
 from edgereel_export.group_norm import as_standard
 from edgereel_export.retype import MAX_FLOAT16, MIN_NORMAL_FLOAT16, retype
 
-__all__ = ["FLOAT32", "ISLANDS", "Typed", "load", "to_float16"]
+__all__ = ["FLOAT32", "ISLANDS", "Typed", "load", "scopes", "to_float16"]
 
 NORMS = frozenset({"InstanceNormalization", "LayerNormalization", "LpNormalization",
                    "RMSNormalization"})  # fmt: skip
@@ -143,14 +143,14 @@ def _check(model: ir.Model, nodes: Iterable[ir.Node]) -> None:
                 )
 
 
-def _scopes(node: ir.Node) -> list[str] | None:
+def scopes(node: ir.Node) -> list[str] | None:
     """Module paths around a node, outermost first; None if the exporter wrote none."""
     text = node.metadata_props.get(_SCOPES)
     try:
-        scopes = ast.literal_eval(text) if text else None
+        found = ast.literal_eval(text) if text else None
     except (SyntaxError, ValueError):
         return None
-    return [str(s) for s in scopes[:-1]] if isinstance(scopes, list) else None  # last = the op
+    return [str(s) for s in found[:-1]] if isinstance(found, list) else None  # last = the op
 
 
 def _network(nodes: list[ir.Node], denoise: bool, name: str) -> set[ir.Node]:
@@ -160,10 +160,10 @@ def _network(nodes: list[ir.Node], denoise: bool, name: str) -> set[ir.Node]:
     """
     tagged, untagged = set(), set()
     for node in nodes:
-        scopes = _scopes(node)
-        if scopes is None:
+        around = scopes(node)
+        if around is None:
             untagged.add(node)
-        elif any(s.rsplit(".", 1)[-1] == "network" or s.startswith("network.") for s in scopes):
+        elif any(s.rsplit(".", 1)[-1] == "network" or s.startswith("network.") for s in around):
             tagged.add(node)
     if not tagged:
         if denoise:
@@ -204,9 +204,9 @@ def _islands(nodes: list[ir.Node], inside: set[ir.Node], keep: Collection[str]) 
     """Nodes inside the network that stay float32."""
     islands = set()
     for node in inside:
-        scopes = _scopes(node) or []
+        around = scopes(node) or []
         told = node.op_type in ISLANDS or FLOAT32 in node.metadata_props
-        if told or node.op_type in keep or any(s in keep for s in scopes):
+        if told or node.op_type in keep or any(s in keep for s in around):
             islands.add(node)
     roots = {n for n in islands if n.op_type in ROOTS}
     waves = {n for n in islands if n.op_type in WAVES}

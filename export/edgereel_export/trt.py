@@ -15,19 +15,20 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
-from edgereel import builds
+from edgereel import builds, half
 from edgereel.backends.trt_library import LIBRARIES, Library, device, library
 from edgereel.errors import BackendUnavailable, BuildMismatch, InputError
 from edgereel.files import all_or_nothing, sha256
 from edgereel.plan import Denoise, Plan, load, ops
-from edgereel_export import trt_child, trt_plugin
+from edgereel_export import trt_child, trt_plugin, trt_refit_check
 from edgereel_export.trt_buckets import read_asked
-from edgereel_export.trt_engine import Job
 from edgereel_export.trt_graphs import chosen
+from edgereel_export.trt_job import Job
+from edgereel_export.trt_options import Options, Result
 from edgereel_export.trt_profiles import graph_profiles
 from edgereel_export.trt_progress import Progress, Watch
 from edgereel_export.trt_rows import some_rows
@@ -36,35 +37,8 @@ __all__ = ["Options", "Progress", "Result", "build"]
 
 RECIPE = ("float16_range", "group_norm", "precision", "retype", "trt_attention", "trt_axes",
           "trt_engine", "trt_frame_norm", "trt_layout", "trt_nodes", "trt_plugin", "trt_prepare",
-          "trt_ranges", "trt_video")  # fmt: skip
+          "trt_ranges", "trt_video", "trt_weights")  # fmt: skip
 OLDEST_CAPABILITY = 8.0  # the oldest GPUs compiled for unless asked: Ampere
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to compile; all of it is part of the build's key."""
-
-    precision: builds.Precision = "fp16"  # where plan.json does not say it of a graph
-    compute_capabilities: tuple[str, ...] | None = None  # None = this GPU, or all of 8.0 and newer
-    library: str | None = None  # None = what fits this machine, see trt_library.library
-    keep_float32: tuple[str, ...] = ()  # op types or module paths, beyond precision.ISLANDS
-    workspace_mib: int | None = None  # most scratch memory a kernel may use
-    optimization_level: int | None = None  # 0 (quick build) to 5; None = the library's own
-    sizes: tuple[str, ...] = ()  # what trt_sizes.read_sizes takes, such as "height=512"
-    buckets: tuple[str, ...] = ()  # what trt_buckets.read_asked takes, such as "16x320x512"
-    plugin: bool = False  # attention over frames by our plugin, not from its definition
-    ranges: bool = True  # measure which values float16 cannot hold
-    layout: Literal["video", "folded"] = "video"  # of graphs with convolutions over frames
-
-
-@dataclass(frozen=True)
-class Result:
-    """A complete build, and which part of it was there before."""
-
-    build: builds.Build
-    compiled: tuple[str, ...]
-    reused: tuple[str, ...]  # engines taken from another build
-    cached: bool  # the whole build was there
 
 
 @dataclass(frozen=True)
@@ -108,10 +82,12 @@ def build(
     trt = library(options.library)
     plan = load(folder)
     shared = _shared(trt, options)
+    names = chosen(folder, graphs, plugin=options.plugin)
+    if options.refit:
+        trt_refit_check.check(trt, plan, names, options.refit)
     asked = read_asked(plan, options.sizes, options.buckets)
     tasks = [
-        _task(plan, shared, name, options, graph_profiles(plan, name, asked))
-        for name in chosen(folder, graphs, plugin=options.plugin)
+        _task(plan, shared, name, options, graph_profiles(plan, name, asked)) for name in names
     ]
     key = builds.build_key({task.graph: task.key for task in tasks})
     target = plan.folder / "builds" / key
@@ -150,6 +126,7 @@ def _shared(trt: Library, options: Options) -> dict[str, Any]:
         "keep_float32": sorted(options.keep_float32),
         "layout": None if options.layout == "video" else options.layout,
         "optimization_level": options.optimization_level,
+        "refit": sorted(options.refit),
         "workspace_mib": options.workspace_mib,
     }
     capabilities, gpu = _gpus(trt, options.compute_capabilities)
@@ -166,7 +143,7 @@ def _shared(trt: Library, options: Options) -> dict[str, Any]:
 
 def _recipe() -> str:
     """Hash of the code between a graph and its engine: changed code makes other engines."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(Path(half.__file__).read_bytes())
     for name in RECIPE:
         digest.update(Path(__file__).with_name(f"{name}.py").read_bytes())
     return digest.hexdigest()[:16]
@@ -296,6 +273,8 @@ def _compiled(
         folded=options.get("layout") == "folded",
         golden=str(plan.folder / str(spec.golden)) if task.measured else None,
         rows=task.rows,
+        refit=tuple(options.get("refit", ())),
+        place=Path(spec.file).parent.as_posix(),
     )
     made = trt_child.run(job, watch.tell)
     return builds.Engine(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from edgereel_export.float16_range import SAME_AS
 from edgereel_export.precision import FLOAT32
+from edgereel_export.retype import MADE_OF
 from edgereel_export.trt_axes import Dim, dims_of
 
 __all__ = ["INT64", "Nodes", "same"]
@@ -116,6 +117,7 @@ class Nodes:
 
         if name not in self._constants:
             self._register(name, ir.LazyTensor(read, source.dtype, ir.Shape(shape), name=name))
+            self._constants[name].metadata_props[MADE_OF] = str(constant.name)
         return self._constants[name]
 
     def _constant(self, array: NDArray[np.generic]) -> ir.Value:

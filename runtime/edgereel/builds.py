@@ -12,11 +12,11 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
-from msgspec import Struct
 
+from edgereel.build_record import Compiler, Engine, Precision, Profile, Record, Refit
 from edgereel.errors import BuildMismatch
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "Precision",
     "Profile",
     "Record",
+    "Refit",
     "Wanted",
     "build_key",
     "choose",
@@ -40,63 +41,6 @@ __all__ = [
 
 FORMAT = 1
 FILE = "build.json"
-Precision = Literal["fp16", "fp32"]
-Profile = dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
-"""Graph input -> its smallest, preferred and largest shape."""
-
-
-class _Strict(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Base of every struct of the format: immutable, named fields only, no unknown keys."""
-
-
-class Compiler(_Strict, frozen=True):
-    """What compiled the engines; an engine opens in exactly this version of this library."""
-
-    name: Literal["tensorrt", "tensorrt_rtx"]
-    version: str
-
-
-class Engine(_Strict, frozen=True):
-    """One compiled graph: what it was made from, what it accepts, what it is."""
-
-    file: str
-    sha256: str
-    bytes: int
-    source: dict[str, str]  # every file it was compiled from, relative to the folder -> sha256
-    precision: Precision
-    profiles: tuple[Profile, ...]  # in the engine's own order
-    nodes: int
-    parameters: int
-    types: dict[str, int]  # element type -> number of kernels that write it
-    weights_bytes: int
-    activation_bytes: int
-    seconds: float
-    peak_rss_bytes: int
-    decomposed_attention: tuple[str, ...] = ()
-    kept_float32: dict[str, str] = {}  # node -> why it is not float16, beyond the usual islands
-    measured: dict[str, str] = {}  # what values were measured with, in that -> sha256
-    largest_float16: float | None = None  # absolute value that a float16 node made then
-
-    @property
-    def float_type(self) -> str:
-        """The float type that most kernels write: Half, Float or BFloat16; "-" if none does."""
-        floats = {t: n for t, n in self.types.items() if t in ("Half", "Float", "BFloat16")}
-        return max(floats, key=lambda t: floats[t]) if floats else "-"
-
-
-class Record(_Strict, frozen=True):
-    """build.json."""
-
-    format: int
-    key: str
-    backend: Literal["trt"]
-    library: Compiler
-    compute_capabilities: tuple[str, ...]
-    options: dict[str, int | str | tuple[str, ...]]
-    recipe: str  # hash of the exporter's own rewriting and compiling code
-    graphs: dict[str, Engine]
-    device: str | None = None
-    plugin: dict[str, str] | None = None
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,8 @@ def test_buckets_share_their_weights(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     from edgereel.backends.trt_library import library
     from edgereel_export.graph import Graph, export
-    from edgereel_export.trt_engine import Job, compile_graph
+    from edgereel_export.trt_engine import compile_graph
+    from edgereel_export.trt_job import Job
 
     module = torch.nn.Sequential(
         torch.nn.Conv2d(256, 256, 3, padding=1), torch.nn.SiLU(), torch.nn.Conv2d(256, 256, 3)

@@ -187,7 +187,8 @@ def test_axes_of_a_reshape(shape: list[int | str], groups: Any) -> None:
 def test_no_kernel_of_pure_layout_between_convolutions(chain: Path, tmp_path: Path) -> None:
     """As the library lists the kernels of the engines; folded there is one per convolution."""
     from edgereel.backends.trt_library import library
-    from edgereel_export.trt_engine import Job, compile_logged
+    from edgereel_export.trt_engine import compile_logged
+    from edgereel_export.trt_job import Job
     from edgereel_export.trt_kernels import kernels, layout_between, traffic_bytes
 
     shape = (2, C, 8, 16, 16)
