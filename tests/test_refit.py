@@ -230,6 +230,54 @@ def test_weights_from_a_file(opened: Opened, tmp_path: Path) -> None:
     assert read_tensors(path).keys() == {"attn.to_q.weight", "attn.to_v.weight"}
 
 
+def lora(path: Path, **layers: tuple[np.ndarray, np.ndarray, float]) -> Path:
+    """A LoRA in the naming of kohya's scripts: down, up and alpha of each layer."""
+    tensors = {}
+    for name, (down, up, alpha) in layers.items():
+        tensors[f"{name}.lora_down.weight"] = ("F32", down)
+        tensors[f"{name}.lora_up.weight"] = ("F32", up)
+        tensors[f"{name}.alpha"] = ("F32", np.float32(alpha))
+    return write(path, tensors)
+
+
+def test_a_lora_is_merged_into_the_folders_weights(opened: Opened, tmp_path: Path) -> None:
+    """W + scale * alpha / rank * up @ down in float64, of two layers; then none of it."""
+    q = array(5, 2, A), array(6, B, 2), 3.0
+    conv = array(7, 4, 2, 3, 3), array(8, 3, 4, 1, 1), 2.0
+    text = array(5, 2, A), array(6, B, 2), 1.0
+    path = lora(tmp_path / "style.safetensors", lora_unet_attn_to_q=q, lora_unet_conv=conv,
+                lora_te_text_model_encoder_layers_0_self_attn_q_proj=text)  # fmt: skip
+    swapped = opened.weights.swap_lora(path, 0.5)
+    assert sorted(swapped) == ["network.attn.to_q.weight", "network.conv.weight"]
+    expected = PACKED.astype(np.float64)
+    expected[:, :B] += (0.5 * 3 / 2 * q[1].astype(np.float64) @ q[0]).T
+    np.testing.assert_allclose(opened.has("val_7.float16"), expected, rtol=2.0**-11, atol=1e-6)
+    added = conv[1].reshape(3, 4).astype(np.float64) @ conv[0].reshape(4, -1)
+    whole = CONV + 0.5 * 2 / 4 * added.reshape(CONV.shape)
+    np.testing.assert_allclose(opened.has("conv.weight.float16"), whole, rtol=2.0**-11, atol=1e-6)
+    opened.weights.restore()
+    np.testing.assert_array_equal(opened.has("val_7.float16"), PACKED.astype(np.float16))
+    np.testing.assert_array_equal(opened.has("conv.weight.float16"), CONV.astype(np.float16))
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        ("lora_unet_none_to_q", r"in 1 of its 1 layers \(lora_unet_none_to_q.* is not there"),
+        ("lora_te_attn_to_q", r"none is of the unet"),
+        ("lora_unet_attn_to_out_0", r"expected \[4, 6\]"),
+    ],
+)
+def test_a_lora_of_another_network_is_refused(
+    opened: Opened, tmp_path: Path, layer: str, message: str
+) -> None:
+    down = array(5, 2, A + 1 if "to_out" in layer else A)
+    path = lora(tmp_path / "style.safetensors", **{layer: (down, array(6, B, 2), 1.0)})
+    with pytest.raises(InputError, match=f"does not fit the engine.*{message}"):
+        opened.weights.swap_lora(path)
+    assert opened.engine.refits == 0
+
+
 @pytest.mark.parametrize(
     "content",
     [b"", b"\xff" * 20, (3).to_bytes(8, "little") + b"[1]",

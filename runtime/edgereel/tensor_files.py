@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from edgereel.errors import InputError
 
-__all__ = ["read_tensors"]
+__all__ = ["read_metadata", "read_tensors"]
 
 _TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 _MOST_HEADER_BYTES = 100 << 20  # as the format's own reader
@@ -25,8 +26,26 @@ def read_tensors(path: Path) -> dict[str, NDArray[np.float32]]:
     Raises:
         InputError: the file cannot be read or is no .safetensors file.
     """
-    try:
+    with _told(path):
         return dict(_tensors(path))
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a file says besides its tensors.
+
+    Raises:
+        InputError: the file cannot be read or is no .safetensors file.
+    """
+    with _told(path):
+        return {name: str(text) for name, text in _header(path)[0].get("__metadata__", {}).items()}
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Says of a file that it cannot be used, whatever is wrong with it."""
+    try:
+        yield
+        return
     except OSError as error:
         reason = error.strerror or str(error)
     except (ValueError, TypeError, LookupError, AttributeError) as error:
@@ -37,21 +56,23 @@ def read_tensors(path: Path) -> dict[str, NDArray[np.float32]]:
     )
 
 
-def _tensors(path: Path) -> Iterator[tuple[str, NDArray[np.float32]]]:
+def _header(path: Path) -> tuple[dict[str, Any], NDArray[np.uint8]]:
+    """The header, and the bytes behind it."""
     data = np.memmap(path, np.uint8, mode="r")
     length = int.from_bytes(data[:8].tobytes(), "little")
     if not 2 <= length <= min(_MOST_HEADER_BYTES, len(data) - 8):
         raise ValueError(f"its header would be {length} bytes long")
-    header: dict[str, Any] = json.loads(data[8 : 8 + length].tobytes())
+    return json.loads(data[8 : 8 + length].tobytes()), data[8 + length :]
+
+
+def _tensors(path: Path) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    header, data = _header(path)
     for name, facts in header.items():
         if name == "__metadata__" or facts["dtype"] not in _TYPES:
             continue
-        start, end = (8 + length + int(place) for place in facts["data_offsets"])
+        start, end = map(int, facts["data_offsets"])
         kind, shape = np.dtype(_TYPES[facts["dtype"]]), [int(size) for size in facts["shape"]]
-        if (
-            not 8 + length <= start <= end <= len(data)
-            or end - start != prod(shape) * kind.itemsize
-        ):
+        if not 0 <= start <= end <= len(data) or end - start != prod(shape) * kind.itemsize:
             raise ValueError(f"tensor {name} does not lie in it")
         numbers = np.frombuffer(data[start:end].tobytes(), kind)
         if facts["dtype"] == "BF16":  # the upper half of a float32

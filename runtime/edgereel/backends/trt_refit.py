@@ -7,7 +7,7 @@ exported. They are converted as the compiler converts, so that going back is exa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from edgereel.builds import Engine, Refit
 from edgereel.errors import EngineError, InputError, PlanError
 from edgereel.files import sha256
 from edgereel.half import as_float16
+from edgereel.lora import NOTHING, delta, lora_file, told
+from edgereel.lora_names import layers, listed, underscored
 from edgereel.tensor_files import read_tensors
 
 __all__ = ["Refitting"]
@@ -81,6 +83,39 @@ class Refitting:
         self._swapped = set(changed)
         return tuple(parts)
 
+    def swap_lora(self, path: Path, scale: float = 1.0, network: str = "unet") -> tuple[str, ...]:
+        """As `swap`, of the cascade folder's weights with a LoRA merged into them.
+
+        Args:
+            path: a .safetensors file, or a folder with one as diffusers and PEFT write it.
+            scale: how much of the LoRA; 1 is as it was trained, negative takes it away.
+            network: "unet" or "text_encoder": which of a file's layers are this engine's.
+
+        Raises:
+            InputError: also if the file is no LoRA, or a layer of it is none that can be replaced.
+        """
+        path = lora_file(path)
+        found = layers(path, read_tensors(path))
+        factors = told(path, found)
+        merged: dict[str, Array] = {}
+        problems = []
+        for layer in (one for one in found if one.network in ("", network)):
+            part = self._place(layer.name)
+            weight = self._parameter(part) if part else None
+            problem = "is not there" if weight is None else layer.misfit(weight.shape)
+            if weight is None or problem:
+                problems.append(f"{layer.key} {problem}")
+                continue
+            factor = scale * factors.get(network, NOTHING).factor(layer, part)
+            merged[part] = weight + delta(layer, factor).reshape(weight.shape)
+        if problems or not merged:
+            raise InputError(
+                f"LoRA: {path} does not fit the engine in {len(problems)} of its {len(found)} "
+                f"layers ({listed(problems) or f'none is of the {network}'}); expected layers that "
+                "were compiled with --refit. Choose another, or compile with --refit for all."
+            )
+        return self.swap(merged)
+
     def restore(self) -> None:
         """Nothing; afterwards all weights are the cascade folder's, to the last bit."""
         self.swap({})
@@ -92,10 +127,23 @@ class Refitting:
         if len(exact) != 1:
             what = f"is {', '.join(found)}" if found else "is none of the engine's"
             raise InputError(
-                f"weight {name} {what}; expected one of {_some(self.names)}. Give the whole name, "
-                "or leave it out."
+                f"weight {name} {what}; expected one of {listed(list(self.names))}. Give the "
+                "whole name, or leave it out."
             )
         return exact[0]
+
+    def _place(self, module: str) -> str:
+        """The weight of a module whose name has underscores for dots; "" if there is none."""
+        end = f"_{module}_weight"
+        found = [own for own in self.names if f"_{underscored(own)}".endswith(end)]
+        return found[0] if len(found) == 1 else ""
+
+    def _parameter(self, part: str) -> Array:
+        """A weight of the cascade folder as the checkpoint had it."""
+        one = next(one for one in self._record.refit.values() if part in one.parts)
+        pieces = np.split(self._stored(one), len(one.parts), axis=1 if one.transposed else 0)
+        piece = pieces[one.parts.index(part)]
+        return piece.T if one.transposed else piece
 
     def _filled(self, one: Refit, parts: Mapping[str, Array]) -> Array:
         """The array that the engine is given: the folder's, with the parts that are replaced."""
@@ -156,12 +204,6 @@ class Refitting:
         if missing or not refitter.refit_cuda_engine():
             raise EngineError(
                 f"{self._library} cannot replace weights of {self._record.file} "
-                f"(missing: {_some(missing) or 'none'}); expected all that depend on each other. "
-                "Compile the cascade again with `--refit`."
+                f"(missing: {listed(list(missing)) or 'none'}); expected all that depend on each "
+                "other. Compile the cascade again with `--refit`."
             )
-
-
-def _some(names: Iterable[str]) -> str:
-    """Up to five names in words."""
-    found = list(names)
-    return ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
