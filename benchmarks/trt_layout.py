@@ -6,7 +6,8 @@ engine: kernels, bytes that they read and write (weights left out, no cache), an
 that only moves numbers. Nothing is run, so no GPU is needed, and no time is measured.
 
 The graphs are a chain of 320 channels, [group norm of a frame, SiLU, 3x3, k3 over frames, + x] x 4,
-and those with convolutions over frames of the small random systems that the tests use.
+two of the modules of LaVie's super-resolution that look along frames, with 128 channels, and the
+graphs with convolutions over frames of the small random systems that the tests use.
 
     python benchmarks/trt_layout.py
     python benchmarks/trt_layout.py --only chain --only lavie --work DIR
@@ -34,7 +35,9 @@ from edgereel.builds import Profile
 from edgereel.plan import GraphSpec, load
 from edgereel_export.folder import write_folder
 from edgereel_export.graph import Graph, export
+from edgereel_export.modules import lavie_vsr
 from edgereel_export.modules.layers import TemporalConv
+from edgereel_export.modules.sd_layers import Batch
 from edgereel_export.systems import system
 from edgereel_export.trt_engine import compile_logged
 from edgereel_export.trt_job import Job
@@ -73,12 +76,28 @@ class _Chain(nn.Module):
         return h.reshape(-1, frames, *h.shape[1:]).transpose(1, 2)
 
 
+class _Modules(nn.Module):
+    def __init__(self, channels: int, count: int) -> None:
+        super().__init__()
+        modules = (lavie_vsr._TemporalModule(channels, 64, 32) for _ in range(count))
+        self.modules_ = nn.ModuleList(modules)
+        for parameter in self.parameters():
+            nn.init.normal_(parameter, std=0.03)
+
+    def forward(self, x: Tensor, temb: Tensor) -> Tensor:
+        batch = Batch(*x.shape[:2])
+        h = x.flatten(0, 1)
+        for module in self.modules_:
+            h = module(h, temb, batch)
+        return batch.split(h)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """0; prints a table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    names = ("chain", *SYSTEMS)
+    names = ("chain", "modules", *SYSTEMS)
     parser.add_argument("--only", action="append", choices=names, help="repeatable (default: all)")
     parser.add_argument(
         "--work", type=Path, help="where cascades are or are put (default: nowhere)"
@@ -88,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         for name in options.only or names:
             work = options.work or Path(scratch)
-            for case in _chain(work) if name == "chain" else _system(name, work):
+            for case in _system(name, work) if name in SYSTEMS else _part(name, work):
                 rows.append({"graph": case.name, **_measured(case, Path(scratch))})
                 print(json.dumps(rows[-1]), file=sys.stderr)
     print(_table(rows))
@@ -97,14 +116,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _chain(work: Path) -> Iterator[_Case]:
+def _part(name: str, work: Path) -> Iterator[_Case]:
     torch.manual_seed(0)
-    free = {0: "B", 2: "F", 3: "H", 4: "W"}
-    graph = Graph(
-        _Chain(320, 4), {"x": torch.randn(2, 320, 4, 8, 8)}, ["y"], {"x": free, "y": free}
-    )
-    spec = export(graph, "chain", work / "chain")
-    yield _case("chain", work / "chain", spec, {"B": 2, "F": 16, "H": 64, "W": 64})
+    if name == "chain":
+        free = {0: "B", 2: "F", 3: "H", 4: "W"}
+        inputs = {"x": torch.randn(2, 320, 4, 8, 8)}
+        graph = Graph(_Chain(320, 4), inputs, ["y"], {"x": free, "y": free})
+    else:
+        free = {0: "B", 1: "F", 3: "H", 4: "W"}
+        inputs = {"x": torch.randn(2, 4, 128, 8, 8), "temb": torch.randn(2, 64)}
+        graph = Graph(_Modules(128, 2), inputs, ["y"], {"x": free, "temb": {0: "B"}, "y": free})
+    spec = export(graph, name, work / name)
+    yield _case(name, work / name, spec, {"B": 2, "F": 16, "H": 64, "W": 64})
 
 
 def _system(name: str, work: Path) -> Iterator[_Case]:

@@ -20,7 +20,9 @@ import onnx_ir as ir  # noqa: E402
 from edgereel.plan import load  # noqa: E402
 from edgereel_export import precision, trt_layout  # noqa: E402
 from edgereel_export.graph import Graph, export  # noqa: E402
+from edgereel_export.modules import lavie_vsr  # noqa: E402
 from edgereel_export.modules.layers import TemporalConv  # noqa: E402
+from edgereel_export.modules.sd_layers import Batch  # noqa: E402
 from edgereel_export.modules.unet import UNet, UNetConfig  # noqa: E402
 from edgereel_export.trt_axes import FOLDED, after, before  # noqa: E402
 
@@ -182,26 +184,69 @@ def test_axes_of_a_reshape(shape: list[int | str], groups: Any) -> None:
         assert before(groups, node, SIZES) == FOLDED
 
 
+class Joint(torch.nn.Module):
+    """What looks along frames in LaVie's super-resolution: its norms take all frames together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.module = lavie_vsr._TemporalModule(128, 16, 32)
+
+    def forward(self, x: torch.Tensor, temb: torch.Tensor) -> torch.Tensor:
+        batch = Batch(*x.shape[:2])
+        return batch.split(self.module(x.flatten(0, 1), temb, batch))
+
+
+@pytest.fixture(scope="module")
+def joint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("joint")
+    free = {0: "B", 1: "F", 3: "H", 4: "W"}
+    inputs = {"x": torch.randn(2, 4, 128, 6, 8), "temb": torch.randn(2, 16)}
+    graph = Graph(Joint(), inputs, ["y"], {"x": free, "temb": {0: "B"}, "y": free})
+    export(graph, "joint", folder)
+    return folder / "graphs/joint.onnx"
+
+
+def test_norms_of_all_frames(joint: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "moved.onnx"
+    model, count = unfolded(joint, moved)
+    assert count == 5  # two over frames, two within them, one of 1x1
+    norms = [node for node in model.graph.node if node.op_type == "GroupNormalization"]
+    assert len(norms) == 4
+    rng = np.random.default_rng(0)
+    feeds = {"x": rng.normal(size=(1, 5, 128, 4, 6)), "temb": rng.normal(size=(1, 16))}
+    agree(joint, moved, {name: array.astype(np.float32) for name, array in feeds.items()})
+
+
+SIZES_OF = {
+    "chain": ({"x": (2, C, 8, 16, 16)}, 4),
+    "joint": ({"x": (2, 8, 128, 16, 16), "temb": (2, 16)}, 5),
+}
+
+
 @pytest.mark.trt
 @pytest.mark.usefixtures("engine_builder")
-def test_no_kernel_of_pure_layout_between_convolutions(chain: Path, tmp_path: Path) -> None:
-    """As the library lists the kernels of the engines; folded there is one per convolution."""
+@pytest.mark.parametrize("name", list(SIZES_OF))
+def test_no_kernel_of_pure_layout_between_convolutions(
+    name: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """As the library lists the kernels of the engines; folded there are some."""
     from edgereel.backends.trt_library import library
     from edgereel_export.trt_engine import compile_logged
     from edgereel_export.trt_job import Job
     from edgereel_export.trt_kernels import kernels, layout_between, traffic_bytes
 
-    shape = (2, C, 8, 16, 16)
+    shapes, convolutions = SIZES_OF[name]
     found = {}
     for folded in (False, True):
         job = Job(
-            graph="chain", source=str(chain), target=str(tmp_path / "chain.engine"),
-            library=library().name, precision="fp16", denoise=False,
-            profiles=({"x": (shape, shape, shape)},), outputs=("y",),
-            compute_capabilities=("8.9",), folded=folded,
+            graph=name, source=str(request.getfixturevalue(name)),
+            target=str(tmp_path / "engine"), library=library().name, precision="fp16",
+            denoise=False, profiles=({key: (s, s, s) for key, s in shapes.items()},),
+            outputs=("y",), compute_capabilities=("8.9",), folded=folded,
         )  # fmt: skip
         found[folded] = kernels(compile_logged(job, lambda *_: True)[1].layers)
-        assert sum(kernel.convolves for kernel in found[folded]) == 4
-    assert layout_between(found[False]) == [] and len(layout_between(found[True])) >= 2
+        assert sum(kernel.convolves for kernel in found[folded]) == convolutions
+    assert layout_between(found[False]) == [] and layout_between(found[True])
     assert traffic_bytes(found[False]) < 0.9 * traffic_bytes(found[True])
     assert not [kernel for kernel in found[False] if kernel.only_layout]
