@@ -43,7 +43,7 @@ from edgereel_export.modules.sd_config import SDUNetConfig
 from edgereel_export.modules.sd_unet import SDUNet
 from edgereel_export.step import Prediction, StepConfig, step_graph
 from edgereel_export.trt_child import run
-from edgereel_export.trt_engine import Job
+from edgereel_export.trt_job import Job
 
 __all__ = ["NETWORKS", "Network", "denoise_graph", "feeds", "main", "profile"]
 

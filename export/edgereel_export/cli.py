@@ -107,6 +107,38 @@ def _parser() -> argparse.ArgumentParser:
         "8..32, control_video=288x512",
     )
     add(
+        "--bucket",
+        action="append",
+        default=[],
+        metavar="FxHxW[xB]",
+        help="frames, height and width, and perhaps guidance rows, that the engines take exactly, "
+        "repeatable: 16x320x512",
+    )
+    add(
+        "--refit",
+        action="store_true",
+        help="engines take other weights without compiling again, such as a LoRA's; needs a GPU",
+    )
+    add(
+        "--refit-weights",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="as --refit, but only of layers named so, such as '*attn*', repeatable",
+    )
+    add(
+        "--no-ranges",
+        action="store_true",
+        help="do not measure, on reference inputs, which values half precision cannot hold",
+    )
+    add(
+        "--layout",
+        choices=("video", "folded"),
+        default="video",
+        help="of engines with convolutions over frames: folded keeps frames in the batch, as the "
+        "graphs have them (default: video, which moves less memory)",
+    )
+    add(
         "--plugin",
         action="append",
         default=[],
@@ -223,6 +255,10 @@ def _compile(folder: Path, options: argparse.Namespace) -> None:
         workspace_mib=options.workspace,
         optimization_level=options.optimization_level,
         sizes=tuple(options.profile),
+        buckets=tuple(options.bucket),
+        refit=tuple(options.refit_weights) or (("*",) if options.refit else ()),
+        layout=options.layout,
+        ranges=not options.no_ranges,
     )
     if not options.plugin:
         _compile_part(folder, wanted, None)

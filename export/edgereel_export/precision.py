@@ -7,8 +7,11 @@ written in its graph. So `float16` here is a rewrite of types, done once and vis
   (guidance, prediction type, update) stays float32. A graph without that submodule is all network.
 * Inside, ISLANDS stay float32, with the arithmetic that belongs to them: what feeds a sine (the
   timestep embedding), and what scales by a root (a norm written out).
+* A group norm reads and writes float16; its sums are float32, as the op's `stash_type` says. In
+  float32 TensorRT writes twice the bytes and does not fuse what follows.
 * A graph without any product (a resize, pixels from latents) gains nothing and stays float32.
-* A node stays float32 when float16 cannot hold one of its constants.
+* A node stays float32 when float16 cannot hold one of its constants, or what it was measured to
+  make or read on reference inputs.
 * Inputs and outputs keep their declared types; casts stand at the borders.
 """
 
@@ -25,13 +28,14 @@ import onnx_ir.passes.common as passes
 
 from edgereel.errors import EngineError
 from edgereel_export import trt_plugin
+from edgereel_export.float16_range import Ranges, largest, misfits
 from edgereel_export.group_norm import as_standard
-from edgereel_export.retype import MAX_FLOAT16, retype
+from edgereel_export.retype import MAX_FLOAT16, MIN_NORMAL_FLOAT16, retype
 
-__all__ = ["ISLANDS", "Typed", "load", "to_float16"]
+__all__ = ["FLOAT32", "ISLANDS", "Typed", "load", "scopes", "to_float16"]
 
-NORMS = frozenset({"GroupNormalization", "InstanceNormalization", "LayerNormalization",
-                   "LpNormalization", "RMSNormalization"})  # fmt: skip
+NORMS = frozenset({"InstanceNormalization", "LayerNormalization", "LpNormalization",
+                   "RMSNormalization"})  # fmt: skip
 SUMS = frozenset({"CumSum", "ReduceL2", "ReduceLogSumExp", "ReduceMean", "ReduceSum",
                   "ReduceSumSquare"})  # fmt: skip
 ROOTS = frozenset({"Exp", "Log", "Pow", "Reciprocal", "Sqrt"})
@@ -45,7 +49,9 @@ ARITHMETIC = frozenset({"Add", "Div", "Mul", "Neg", "Sub"})
 MOVES = frozenset({"Cast", "Concat", "Expand", "Gather", "Identity", "Reshape", "Slice", "Split",
                    "Squeeze", "Transpose", "Unsqueeze"})  # fmt: skip
 
-MIN_NORMAL_FLOAT16 = 2.0**-14
+FLOAT32 = "edgereel.float32"
+"""Metadata of a node that stays float32; the value says why."""
+
 MASK_FILL = 2.0**24  # no weight is this large: it is a "minus infinity" of an attention mask
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
@@ -58,6 +64,7 @@ class Typed:
     float32_nodes: int = 0
     casts: int = 0
     kept: dict[str, str] = field(default_factory=dict)  # node name -> reason
+    largest: float | None = None  # absolute value a float16 node made; None = not measured
 
 
 def load(path: Path, *, plugin: bool = False) -> ir.Model:
@@ -76,13 +83,20 @@ def load(path: Path, *, plugin: bool = False) -> ir.Model:
     return model
 
 
-def to_float16(model: ir.Model, *, denoise: bool = False, keep: Collection[str] = ()) -> Typed:
+def to_float16(
+    model: ir.Model,
+    *,
+    denoise: bool = False,
+    keep: Collection[str] = (),
+    ranges: Ranges | None = None,
+) -> Typed:
     """Counts of the rewrite, done in place on `model` (as `load` gives it).
 
     Args:
         model: every float value float32 and typed, as torch.onnx.export(dynamo=True) writes it.
         denoise: the graph is a denoising step, so it must have a submodule `network`.
         keep: more op types, or module paths inside the graph, that stay float32.
+        ranges: of values, as trt_ranges.py measures them; None = constants alone decide.
 
     Raises:
         EngineError: control flow, an untyped value, or a denoise graph without `network`.
@@ -94,11 +108,13 @@ def to_float16(model: ir.Model, *, denoise: bool = False, keep: Collection[str] 
         inside = set()
     half = {n for n in inside if _writes(n)} - _islands(nodes, inside, keep)
     typed = Typed()
+    measured = misfits(nodes, half, ranges or {})
     for node in sorted(half, key=lambda n: str(n.name)):
-        reason = _unfit(node)
+        reason = _unfit(node) or measured.get(node)
         if reason:
             typed.kept[str(node.name)] = reason
     half = {n for n in half if n.name not in typed.kept and (_reads(n) or _can_write(n))}
+    typed.largest = largest(nodes, half, ranges or {})
     typed.float16_nodes = len(half)
     typed.float32_nodes = sum(_writes(n) for n in nodes) - len(half)
     typed.casts = retype(model.graph, nodes, half)
@@ -127,14 +143,14 @@ def _check(model: ir.Model, nodes: Iterable[ir.Node]) -> None:
                 )
 
 
-def _scopes(node: ir.Node) -> list[str] | None:
+def scopes(node: ir.Node) -> list[str] | None:
     """Module paths around a node, outermost first; None if the exporter wrote none."""
     text = node.metadata_props.get(_SCOPES)
     try:
-        scopes = ast.literal_eval(text) if text else None
+        found = ast.literal_eval(text) if text else None
     except (SyntaxError, ValueError):
         return None
-    return [str(s) for s in scopes[:-1]] if isinstance(scopes, list) else None  # last = the op
+    return [str(s) for s in found[:-1]] if isinstance(found, list) else None  # last = the op
 
 
 def _network(nodes: list[ir.Node], denoise: bool, name: str) -> set[ir.Node]:
@@ -144,10 +160,10 @@ def _network(nodes: list[ir.Node], denoise: bool, name: str) -> set[ir.Node]:
     """
     tagged, untagged = set(), set()
     for node in nodes:
-        scopes = _scopes(node)
-        if scopes is None:
+        around = scopes(node)
+        if around is None:
             untagged.add(node)
-        elif any(s.rsplit(".", 1)[-1] == "network" or s.startswith("network.") for s in scopes):
+        elif any(s.rsplit(".", 1)[-1] == "network" or s.startswith("network.") for s in around):
             tagged.add(node)
     if not tagged:
         if denoise:
@@ -188,8 +204,9 @@ def _islands(nodes: list[ir.Node], inside: set[ir.Node], keep: Collection[str]) 
     """Nodes inside the network that stay float32."""
     islands = set()
     for node in inside:
-        scopes = _scopes(node) or []
-        if node.op_type in ISLANDS or node.op_type in keep or any(s in keep for s in scopes):
+        around = scopes(node) or []
+        told = node.op_type in ISLANDS or FLOAT32 in node.metadata_props
+        if told or node.op_type in keep or any(s in keep for s in around):
             islands.add(node)
     roots = {n for n in islands if n.op_type in ROOTS}
     waves = {n for n in islands if n.op_type in WAVES}

@@ -7,9 +7,14 @@ from collections.abc import Collection
 import numpy as np
 import onnx_ir as ir
 
-__all__ = ["MAX_FLOAT16", "retype"]
+from edgereel.half import MAX_FLOAT16, as_float16
 
-MAX_FLOAT16 = 65504.0
+__all__ = ["MADE_OF", "MAX_FLOAT16", "MIN_NORMAL_FLOAT16", "retype"]
+
+MIN_NORMAL_FLOAT16 = 2.0**-14
+MADE_OF = "edgereel.made_of"
+"""Metadata of a constant that is another one converted or reshaped: that one's name in the file."""
+
 SHAPE_ONLY = frozenset({"Shape", "Size"})  # read no number, so the type does not matter
 # Inputs that the op's signature fixes to float32.
 ALWAYS_FLOAT32 = {"Resize": (1, 2), "TemporalAttention": (1, 2, 3)}
@@ -101,14 +106,13 @@ class _Borders:
         name = f"{value.name}.float16"
 
         def convert() -> ir.TensorProtocol:
-            limited = np.where(np.isinf(source.numpy()), source.numpy(),
-                               np.clip(source.numpy(), -MAX_FLOAT16, MAX_FLOAT16))  # fmt: skip
-            return ir.Tensor(limited.astype(np.float16), name=name)
+            return ir.Tensor(as_float16(source.numpy()), name=name)
 
         shape = ir.Shape(source.numpy().shape)
         lazy = ir.LazyTensor(convert, ir.DataType.FLOAT16, shape, name=name)
         twin = ir.Value(
             name=name, shape=shape, type=ir.TensorType(ir.DataType.FLOAT16), const_value=lazy
         )
+        twin.metadata_props[MADE_OF] = str(value.metadata_props.get(MADE_OF, value.name))
         self.graph.register_initializer(twin)
         return twin

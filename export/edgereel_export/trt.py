@@ -19,47 +19,26 @@ from typing import Any
 
 import msgspec
 
-from edgereel import builds
+from edgereel import builds, half
 from edgereel.backends.trt_library import LIBRARIES, Library, device, library
 from edgereel.errors import BackendUnavailable, BuildMismatch, InputError
 from edgereel.files import all_or_nothing, sha256
 from edgereel.plan import Denoise, Plan, load, ops
-from edgereel_export import trt_child, trt_plugin
-from edgereel_export.trt_engine import Job
+from edgereel_export import trt_child, trt_plugin, trt_refit_check
+from edgereel_export.trt_buckets import read_asked
 from edgereel_export.trt_graphs import chosen
+from edgereel_export.trt_job import Job
+from edgereel_export.trt_options import Options, Result
 from edgereel_export.trt_profiles import graph_profiles
 from edgereel_export.trt_progress import Progress, Watch
-from edgereel_export.trt_sizes import read_sizes
+from edgereel_export.trt_rows import some_rows
 
 __all__ = ["Options", "Progress", "Result", "build"]
 
-RECIPE = ("group_norm", "precision", "retype", "trt_attention", "trt_engine", "trt_plugin",
-          "trt_prepare")  # fmt: skip
+RECIPE = ("float16_range", "group_norm", "precision", "retype", "trt_attention", "trt_axes",
+          "trt_engine", "trt_frame_norm", "trt_layout", "trt_nodes", "trt_plugin", "trt_prepare",
+          "trt_ranges", "trt_video", "trt_weights")  # fmt: skip
 OLDEST_CAPABILITY = 8.0  # the oldest GPUs compiled for unless asked: Ampere
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to compile; all of it is part of the build's key."""
-
-    precision: builds.Precision = "fp16"  # where plan.json does not say it of a graph
-    compute_capabilities: tuple[str, ...] | None = None  # None = this GPU, or all of 8.0 and newer
-    library: str | None = None  # None = what fits this machine, see trt_library.library
-    keep_float32: tuple[str, ...] = ()  # op types or module paths, beyond precision.ISLANDS
-    workspace_mib: int | None = None  # most scratch memory a kernel may use
-    optimization_level: int | None = None  # 0 (quick build) to 5; None = the library's own
-    sizes: tuple[str, ...] = ()  # what trt_sizes.read_sizes takes, such as "height=512"
-    plugin: bool = False  # attention over frames by our plugin, not from its definition
-
-
-@dataclass(frozen=True)
-class Result:
-    """A complete build, and which part of it was there before."""
-
-    build: builds.Build
-    compiled: tuple[str, ...]
-    reused: tuple[str, ...]  # engines taken from another build
-    cached: bool  # the whole build was there
 
 
 @dataclass(frozen=True)
@@ -71,6 +50,8 @@ class _Task:
     precision: builds.Precision
     profiles: tuple[builds.Profile, ...]
     denoise: bool
+    rows: tuple[tuple[float, ...], ...]
+    measured: dict[str, str]
     key: str
     bytes: int
 
@@ -101,10 +82,12 @@ def build(
     trt = library(options.library)
     plan = load(folder)
     shared = _shared(trt, options)
-    asked = read_sizes(plan, options.sizes)
+    names = chosen(folder, graphs, plugin=options.plugin)
+    if options.refit:
+        trt_refit_check.check(trt, plan, names, options.refit)
+    asked = read_asked(plan, options.sizes, options.buckets)
     tasks = [
-        _task(plan, shared, name, options.precision, graph_profiles(plan, name, asked))
-        for name in chosen(folder, graphs, plugin=options.plugin)
+        _task(plan, shared, name, options, graph_profiles(plan, name, asked)) for name in names
     ]
     key = builds.build_key({task.graph: task.key for task in tasks})
     target = plan.folder / "builds" / key
@@ -141,7 +124,9 @@ def _shared(trt: Library, options: Options) -> dict[str, Any]:
         )
     own = {
         "keep_float32": sorted(options.keep_float32),
+        "layout": None if options.layout == "video" else options.layout,
         "optimization_level": options.optimization_level,
+        "refit": sorted(options.refit),
         "workspace_mib": options.workspace_mib,
     }
     capabilities, gpu = _gpus(trt, options.compute_capabilities)
@@ -158,7 +143,7 @@ def _shared(trt: Library, options: Options) -> dict[str, Any]:
 
 def _recipe() -> str:
     """Hash of the code between a graph and its engine: changed code makes other engines."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(Path(half.__file__).read_bytes())
     for name in RECIPE:
         digest.update(Path(__file__).with_name(f"{name}.py").read_bytes())
     return digest.hexdigest()[:16]
@@ -199,12 +184,20 @@ def _task(
     plan: Plan,
     shared: Mapping[str, Any],
     graph: str,
-    precision: builds.Precision,
+    options: Options,
     profiles: tuple[builds.Profile, ...],
 ) -> _Task:
     """What to compile for one graph; its files are compared with plan.json on the way."""
     spec = plan.graphs[graph]
-    precision = spec.precision or precision
+    precision = spec.precision or options.precision
+    rows: tuple[tuple[float, ...], ...] = ()
+    measured: dict[str, str] = {}
+    if options.ranges and precision == "fp16" and spec.golden is not None:
+        plan.check_file(spec.golden)
+        rows = some_rows(plan, graph)
+        measured = {spec.golden: plan.files[spec.golden]}
+        if rows:
+            measured["rows"] = hashlib.sha256(msgspec.json.encode(rows)).hexdigest()
     paths = {name: plan.check_file(name) for name in (spec.file, *spec.weights)}
     source = {name: plan.files[name] for name in paths}
     return _Task(
@@ -215,7 +208,9 @@ def _task(
         denoise=any(
             isinstance(op, Denoise) and op.graph == graph for op in ops(plan.modes.values())
         ),
-        key=builds.engine_key(shared, source, precision, profiles),
+        rows=rows,
+        measured=measured,
+        key=builds.engine_key(shared, source, precision, profiles, measured),
         bytes=sum(path.stat().st_size for path in paths.values()),
     )
 
@@ -275,6 +270,11 @@ def _compiled(
         workspace_mib=options.get("workspace_mib"),
         optimization_level=options.get("optimization_level"),
         plugin=shared["plugin"] is not None,
+        folded=options.get("layout") == "folded",
+        golden=str(plan.folder / str(spec.golden)) if task.measured else None,
+        rows=task.rows,
+        refit=tuple(options.get("refit", ())),
+        place=Path(spec.file).parent.as_posix(),
     )
     made = trt_child.run(job, watch.tell)
     return builds.Engine(
@@ -284,5 +284,6 @@ def _compiled(
         source=task.source,
         precision=task.precision,
         profiles=task.profiles,
+        measured=task.measured,
         **msgspec.structs.asdict(made),
     )

@@ -16,7 +16,7 @@ import msgspec
 
 from edgereel import errors
 from edgereel.errors import EngineError
-from edgereel_export.trt_engine import Job, Made
+from edgereel_export.trt_job import Job, Made
 
 __all__ = ["run"]
 

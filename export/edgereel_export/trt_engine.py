@@ -22,51 +22,27 @@ import onnx_ir as ir
 
 from edgereel import kernel_library
 from edgereel.backends.trt_library import Library, library
-from edgereel.builds import Precision, Profile
+from edgereel.builds import Refit
 from edgereel.errors import EdgereelError, EngineError
-from edgereel_export import precision, trt_attention
+from edgereel_export import precision, trt_attention, trt_layout, trt_weights
+from edgereel_export.float16_range import Ranges
+from edgereel_export.trt_job import Job, Made
 from edgereel_export.trt_listen import Log, monitor
 from edgereel_export.trt_prepare import prepare
 
-__all__ = ["Job", "Made", "compile_graph", "main"]
+__all__ = ["Job", "Made", "compile_graph", "compile_logged", "main"]
 
+MEASURED = 0.03  # part of the progress bar before values are measured
 PREPARED = 0.1  # part of the progress bar for reading and retyping the graph
 
 
-class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """What to compile."""
-
-    graph: str
-    source: str
-    target: str
-    library: str
-    precision: Precision
-    denoise: bool
-    profiles: tuple[Profile, ...]
-    outputs: tuple[str, ...]
-    compute_capabilities: tuple[str, ...]
-    keep_float32: tuple[str, ...] = ()
-    workspace_mib: int | None = None
-    optimization_level: int | None = None
-    plugin: bool = False  # attention over frames by our plugin
-
-
-class Made(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of it; the fields of builds.Engine that only the child knows."""
-
-    nodes: int
-    parameters: int
-    types: dict[str, int]
-    weights_bytes: int
-    activation_bytes: int
-    seconds: float
-    peak_rss_bytes: int
-    decomposed_attention: tuple[str, ...]
-    kept_float32: dict[str, str]
-
-
 def compile_graph(job: Job, progress: Callable[[float, str], bool]) -> Made:
-    """Facts about the engine written to `job.target`.
+    """Facts about the engine written to `job.target`; see compile_logged."""
+    return compile_logged(job, progress)[0]
+
+
+def compile_logged(job: Job, progress: Callable[[float, str], bool]) -> tuple[Made, Log]:
+    """Facts about the engine written to `job.target`, and what the library said of it.
 
     Args:
         job: what to compile.
@@ -83,13 +59,19 @@ def compile_graph(job: Job, progress: Callable[[float, str], bool]) -> Made:
         nodes = len(model.graph)
         parameters = sum(_size(v) for v in model.graph.initializers.values())
         prepare(model)
+        if not job.folded:
+            trt_layout.unfold(model)
         typed = precision.Typed()
         if job.precision == "fp16":
-            typed = precision.to_float16(model, denoise=job.denoise, keep=job.keep_float32)
+            ranges = _ranges(job, progress)
+            typed = precision.to_float16(
+                model, denoise=job.denoise, keep=job.keep_float32, ranges=ranges
+            )
+        refit = _replaceable(model, job)
         ir.save(model, graph, external_data=f"{graph.name}.data")
         del model
         progress(PREPARED, "parsing")
-        building = _Building(trt, job, progress)
+        building = _Building(trt, job, progress, refit)
         plan = building.build(graph)
         target.write_bytes(plan)
     except EngineError as error:
@@ -97,7 +79,7 @@ def compile_graph(job: Job, progress: Callable[[float, str], bool]) -> Made:
     finally:
         graph.unlink(missing_ok=True)
         graph.with_name(f"{graph.name}.data").unlink(missing_ok=True)
-    return Made(
+    made = Made(
         nodes=nodes,
         parameters=parameters,
         types=building.log.types(),
@@ -107,7 +89,31 @@ def compile_graph(job: Job, progress: Callable[[float, str], bool]) -> Made:
         peak_rss_bytes=_peak_rss(),
         decomposed_attention=tuple(building.decomposed),
         kept_float32=typed.kept,
+        largest_float16=typed.largest,
+        refit=building.refit,
     )
+    return made, building.log
+
+
+def _ranges(job: Job, progress: Callable[[float, str], bool]) -> Ranges | None:
+    """Ranges of the values of the graph as it is in its file; None if there are no inputs for it.
+
+    Where they are measured ONNX Runtime is loaded, else not.
+    """
+    if job.golden is None:
+        return None
+    from edgereel_export.trt_ranges import measured
+
+    progress(MEASURED, "measuring values")
+    return measured(Path(job.source), Path(job.golden), job.rows)
+
+
+def _replaceable(model: ir.Model, job: Job) -> dict[str, Refit]:
+    """Weights that are to be marked so that they can be replaced."""
+    if not job.refit:
+        return {}
+    known = trt_weights.stored(Path(job.source))
+    return trt_weights.replaceable(model, known, job.place, job.refit)
 
 
 def _size(value: ir.Value) -> int:
@@ -129,8 +135,15 @@ def _peak_rss() -> int:
 class _Building:
     """One use of the library's builder, with what it says on the way."""
 
-    def __init__(self, trt: Library, job: Job, progress: Callable[[float, str], bool]) -> None:
+    def __init__(
+        self,
+        trt: Library,
+        job: Job,
+        progress: Callable[[float, str], bool],
+        refit: dict[str, Refit] | None = None,
+    ) -> None:
         self.trt, self.job, self.progress = trt, job, progress
+        self.refit = refit or {}  # what is asked for, after parsing what the network lets be
         self.log = Log(trt)
         self.builder = trt.module.Builder(self.log.logger)
         self.decomposed: list[str] = []
@@ -139,11 +152,7 @@ class _Building:
         """The serialised engine of an ONNX file."""
         if self.job.plugin:
             kernel_library.register_plugin(self.trt.module)
-        network = self._network()
-        parser = self.trt.module.OnnxParser(network, self.log.logger)
-        if not parser.parse_from_file(str(graph)):
-            raise EngineError(self._parse_error(parser))
-        self._check_names(network)
+        network = self.parsed(graph)
         self.decomposed = trt_attention.decompose(
             self.trt, network, lambda config: self._capabilities(config)
         )
@@ -156,6 +165,16 @@ class _Building:
                 "exporter, or report the message"
             )
         return plan
+
+    def parsed(self, graph: Path) -> Any:
+        """The network of an ONNX file, whose weights that can be replaced are marked."""
+        network = self._network()
+        parser = self.trt.module.OnnxParser(network, self.log.logger)
+        if not parser.parse_from_file(str(graph)):
+            raise EngineError(self._parse_error(parser))
+        self._check_names(network)
+        self.refit = trt_weights.mark(network, self.refit)
+        return network
 
     def _network(self) -> Any:
         flags = getattr(self.trt.module.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
@@ -190,6 +209,8 @@ class _Building:
         config.profiling_verbosity = module.ProfilingVerbosity.DETAILED
         config.progress_monitor = monitor(self.trt, self._building)
         config.clear_flag(module.BuilderFlag.TF32)  # float32 means float32
+        if self.refit:
+            config.set_flag(module.BuilderFlag.REFIT_INDIVIDUAL)
         if job.workspace_mib is not None:
             config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, job.workspace_mib << 20)
         if job.optimization_level is not None:

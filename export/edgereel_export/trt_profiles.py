@@ -16,7 +16,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from edgereel.builds import Profile
-from edgereel.errors import PlanError
+from edgereel.errors import InputError, PlanError
 from edgereel.pictures import Wanted, scaled_size
 from edgereel.plan import (
     Denoise,
@@ -55,6 +55,7 @@ def graph_profiles(
 
     Raises:
         PlanError: no mode uses the graph and it has symbols, so no size is known.
+        InputError: one size is asked for, and the graph has a range of them.
     """
     spec = plan.graphs[graph]
     sizes: dict[tuple[tuple[str, Span], ...], None] = {}
@@ -63,15 +64,26 @@ def graph_profiles(
         for stage in mode.stages:
             for inputs in _uses(mode, stage, graph):
                 for found in known.assignments(stage, spec, inputs):
+                    if choice.static:
+                        _check_static(graph, found)
                     sizes[tuple(sorted(found.items()))] = None
     if not sizes and any(isinstance(d, str) for t in spec.inputs.values() for d in t.shape):
         raise PlanError.at(
             f"graphs.{graph}", "no mode uses it, so its symbols have no size", "a mode that does"
         )
     every = [dict(s) for s in sorted(sizes)] or [{}]
-    if len(every) > MAX_STATIC_PROFILES:
+    if len(every) > MAX_STATIC_PROFILES and not any(choice.static for choice in asked):
         every = [_hull(every)]
     return tuple(_profile(spec, found) for found in every)
+
+
+def _check_static(graph: str, sizes: Mapping[str, Span]) -> None:
+    ranges = [f"{symbol} {low} to {high}" for symbol, (low, _, high) in sizes.items() if low < high]
+    if ranges:
+        raise InputError(
+            f"--bucket: graph {graph} would take a range ({', '.join(ranges)}); expected one size "
+            "of each. Name the param that decides it too, with `--profile PARAM=SIZE`."
+        )
 
 
 def _uses(mode: Mode, stage: Stage, graph: str) -> Iterator[Mapping[str, Shape]]:
@@ -124,7 +136,9 @@ class _Sizes:
         for other in mode.stages:
             for op in other.ops:
                 if isinstance(op, Tokenize) and mode.values[op.ids].shape[0] == symbol:
-                    return [(n, n, n) for n in range(1, len(mode.rows[op.rows]) + 1)]
+                    most, only = len(mode.rows[op.rows]), self._asked.rows
+                    counts = range(1, most + 1) if only is None else [min(only, most)]
+                    return [(n, n, n) for n in counts]
         if stage.each is not None:
             found = mode.sizes.get(symbol)
             own, times = (found.symbol, found.times) if found else (symbol, 1)

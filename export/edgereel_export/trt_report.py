@@ -6,6 +6,7 @@ from edgereel.builds import Build, Engine
 
 __all__ = ["table"]
 
+SHOWN = 3  # reasons per graph
 HEADER = ("graph", "nodes", "parameters", "in engine", "kernels", "MiB", "build s", "peak MiB")
 
 
@@ -26,8 +27,12 @@ def table(build: Build) -> str:
             first, *others = engine.decomposed_attention
             more = f" and {len(others)} more" if others else ""
             lines.append(f"{name}: no fused attention kernel for {first}{more}")
-        for node, reason in engine.kept_float32.items():
-            lines.append(f"{name}: {node} stays float32, {reason}")
+        kept = [f"{node} stays float32, {why}" for node, why in engine.kept_float32.items()]
+        lines += [f"{name}: {line}" for line in kept[:SHOWN]]
+        if len(kept) > SHOWN:
+            lines.append(f"{name}: {len(kept) - SHOWN} more nodes stay float32, see build.json")
+        if engine.refit:
+            lines.append(f"{name}: {len(engine.refit)} weights can be replaced")
     gpus = ", ".join(record.compute_capabilities)
     library = record.library
     lines.append(f"{library.name} {library.version}, compute capabilities {gpus}, {build.folder}")

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from edgereel.errors import InputError
 from edgereel.plan import IntParam, Param, Plan, Ref, VideoParam
 
-__all__ = ["DEFAULTS", "Asked", "Sides", "Span", "read_sizes"]
+__all__ = ["DEFAULTS", "Asked", "Sides", "Span", "accepted", "read_sizes", "takes"]
 
 Span = tuple[int, int, int]  # smallest, preferred, largest
 Sides = tuple[int, int]  # height, width
@@ -29,6 +29,8 @@ class Asked(NamedTuple):
 
     ints: Mapping[str, Span]
     sides: Mapping[str, Sides]
+    rows: int | None = None  # guidance rows; None = every number of them
+    static: bool = False  # whether every size must be one number
 
 
 DEFAULTS = Asked({}, {})
@@ -53,10 +55,10 @@ def read_sizes(plan: Plan, words: Sequence[str]) -> tuple[Asked, ...]:
         sized = [param for param in given if isinstance(param, IntParam | VideoParam)]
         for value in values.split(","):
             size = _read(word, value, sized[0])
-            if not any(_takes(param, size) for param in sized):
+            if not any(takes(param, size) for param in sized):
                 raise InputError(
-                    f"--profile {word}: {name} does not take {value}; expected {_range(sized[0])}. "
-                    f"Correct the size."
+                    f"--profile {word}: {name} does not take {value}; expected "
+                    f"{accepted(sized[0])}. Correct the size."
                 )
             found.setdefault(name, []).append(size)
     return tuple(
@@ -97,8 +99,9 @@ def _read(word: str, text: str, param: Param) -> Span | Sides:
     return (first, last) if isinstance(param, VideoParam) else (first, last, last)
 
 
-def _takes(param: Param, size: Span | Sides) -> bool:
+def takes(param: Param, size: int | Span | Sides) -> bool:
     """Whether a param can have this size; zero is never one."""
+    size = (size,) * 3 if isinstance(size, int) else size
     if isinstance(param, VideoParam):
         return all(side > 0 and side % param.multiple == 0 for side in size)
     assert isinstance(param, IntParam)
@@ -110,7 +113,7 @@ def _takes(param: Param, size: Span | Sides) -> bool:
     )
 
 
-def _range(param: Param) -> str:
+def accepted(param: Param) -> str:
     """The sizes that a param takes, in words."""
     assert isinstance(param, IntParam | VideoParam)
     unit = f"multiples of {param.multiple}" if param.multiple > 1 else "numbers"

@@ -12,11 +12,11 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
-from msgspec import Struct
 
+from edgereel.build_record import Compiler, Engine, Precision, Profile, Record, Refit
 from edgereel.errors import BuildMismatch
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "Precision",
     "Profile",
     "Record",
+    "Refit",
     "Wanted",
     "build_key",
     "choose",
@@ -40,61 +41,6 @@ __all__ = [
 
 FORMAT = 1
 FILE = "build.json"
-Precision = Literal["fp16", "fp32"]
-Profile = dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
-"""Graph input -> its smallest, preferred and largest shape."""
-
-
-class _Strict(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Base of every struct of the format: immutable, named fields only, no unknown keys."""
-
-
-class Compiler(_Strict, frozen=True):
-    """What compiled the engines; an engine opens in exactly this version of this library."""
-
-    name: Literal["tensorrt", "tensorrt_rtx"]
-    version: str
-
-
-class Engine(_Strict, frozen=True):
-    """One compiled graph: what it was made from, what it accepts, what it is."""
-
-    file: str
-    sha256: str
-    bytes: int
-    source: dict[str, str]  # every file it was compiled from, relative to the folder -> sha256
-    precision: Precision
-    profiles: tuple[Profile, ...]  # in the engine's own order
-    nodes: int
-    parameters: int
-    types: dict[str, int]  # element type -> number of kernels that write it
-    weights_bytes: int
-    activation_bytes: int
-    seconds: float
-    peak_rss_bytes: int
-    decomposed_attention: tuple[str, ...] = ()
-    kept_float32: dict[str, str] = {}  # node -> why it is not float16, beyond the usual islands
-
-    @property
-    def float_type(self) -> str:
-        """The float type that most kernels write: Half, Float or BFloat16; "-" if none does."""
-        floats = {t: n for t, n in self.types.items() if t in ("Half", "Float", "BFloat16")}
-        return max(floats, key=lambda t: floats[t]) if floats else "-"
-
-
-class Record(_Strict, frozen=True):
-    """build.json."""
-
-    format: int
-    key: str
-    backend: Literal["trt"]
-    library: Compiler
-    compute_capabilities: tuple[str, ...]
-    options: dict[str, int | str | tuple[str, ...]]
-    recipe: str  # hash of the exporter's own rewriting and compiling code
-    graphs: dict[str, Engine]
-    device: str | None = None
-    plugin: dict[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -135,7 +81,7 @@ class Build:
     def engine_key(self, graph: str) -> str:
         """The key of one engine; equal keys are interchangeable engines."""
         e = self.record.graphs[graph]
-        return engine_key(about(self.record), e.source, e.precision, e.profiles)
+        return engine_key(about(self.record), e.source, e.precision, e.profiles, e.measured)
 
 
 def rebuild(build: Path) -> str:
@@ -145,10 +91,16 @@ def rebuild(build: Path) -> str:
 
 
 def engine_key(
-    about: Mapping[str, Any], source: Mapping[str, str], precision: Precision, profiles: Any
+    about: Mapping[str, Any],
+    source: Mapping[str, str],
+    precision: Precision,
+    profiles: Any,
+    measured: Mapping[str, str] | None = None,
 ) -> str:
-    """Hash of all that decides one engine: its build's facts, source, precision and profiles."""
+    """Hash of all that decides one engine: its build's facts and those of its own."""
     facts = {**about, "source": dict(source), "precision": precision, "profiles": profiles}
+    if measured:
+        facts["measured"] = dict(measured)
     text = json.dumps(facts, sort_keys=True, separators=(",", ":"))  # tuples are lists in JSON
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -169,7 +121,10 @@ def record_key(record: Record) -> str:
     """The key that a record's own contents lead to."""
     shared = about(record)
     return build_key(
-        {n: engine_key(shared, e.source, e.precision, e.profiles) for n, e in record.graphs.items()}
+        {
+            name: engine_key(shared, e.source, e.precision, e.profiles, e.measured)
+            for name, e in record.graphs.items()
+        }
     )
 
 

@@ -21,8 +21,8 @@ from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from edgereel.errors import InputError  # noqa: E402
+from edgereel.lora_names import layers, underscored  # noqa: E402
 from edgereel_export.lora import merge  # noqa: E402
-from edgereel_export.lora_names import layers, underscored  # noqa: E402
 
 pytestmark = pytest.mark.torch
 

@@ -22,8 +22,8 @@ from edgereel.backends.trt_library import Library, library  # noqa: E402
 from edgereel_export import cli, precision, trt, trt_child, trt_plugin  # noqa: E402
 from edgereel_export.graph import Graph, export  # noqa: E402
 from edgereel_export.modules.frame_attention import Turns, attend_frames  # noqa: E402
-from edgereel_export.trt_engine import Job, Made  # noqa: E402
 from edgereel_export.trt_graphs import chosen  # noqa: E402
+from edgereel_export.trt_job import Job, Made  # noqa: E402
 
 pytestmark = pytest.mark.torch
 

@@ -14,15 +14,19 @@ Underscores for dots lose which is which, so names are compared with underscores
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from edgereel.errors import InputError
 
 __all__ = ["Layer", "base_model", "layers", "listed", "underscored"]
+
+Array = NDArray[np.float32]
 
 _MATRIX = re.compile(r"(.+?)[._]lora(?:_linear_layer)?[._](down|up|A|B)(?:\.\w+)?\.weight")
 _ALPHA = re.compile(r"(.+?)(?:[._]lora(?:_linear_layer)?)?\.(alpha)")
@@ -56,36 +60,36 @@ class Layer:
     key: str
     network: str
     name: str
-    down: Tensor
-    up: Tensor
-    alpha: Tensor | None
+    down: Array
+    up: Array
+    alpha: Array | None
 
     @property
     def rank(self) -> int:
         """Rows of `down`."""
-        return self.down.shape[0]
+        return len(self.down)
 
-    def misfit(self, weight: Tensor) -> str:
-        """Why the layer cannot be added to a weight [out, in, …], or ''."""
+    def misfit(self, shape: Sequence[int]) -> str:
+        """Why the layer cannot be added to a weight [out, in, …] of this shape, or ''."""
         down, up = self.down, self.up
-        shapes = f"is {list(up.shape)} @ {list(down.shape)}, expected {list(weight.shape)}"
-        if down.ndim < 2 or up.ndim < 2 or down.numel() == 0 or up.shape[0] != weight.shape[0]:
+        shapes = f"is {list(up.shape)} @ {list(down.shape)}, expected {list(shape)}"
+        if down.ndim < 2 or up.ndim < 2 or down.size == 0 or up.shape[0] != shape[0]:
             return shapes
-        if up[0].numel() != self.rank or down[0].numel() != weight[0].numel():
+        if up[0].size != self.rank or down[0].size != prod(shape[1:]):
             return shapes
-        if self.alpha is not None and self.alpha.numel() != 1:
+        if self.alpha is not None and self.alpha.size != 1:
             return f"has an alpha of shape {list(self.alpha.shape)}, expected one number"
         values = [value for value in (down, up, self.alpha) if value is not None]
-        return "" if all(value.isfinite().all() for value in values) else "is not finite"
+        return "" if all(np.isfinite(value).all() for value in values) else "is not finite"
 
 
-def layers(path: Path, tensors: Mapping[str, Tensor]) -> list[Layer]:
+def layers(path: Path, tensors: Mapping[str, Array]) -> list[Layer]:
     """The layers of a LoRA file, in its order.
 
     Raises:
         InputError: a key is not of a plain LoRA, or a pair of matrices is incomplete.
     """
-    found: dict[tuple[str, str], dict[str, tuple[str, Tensor]]] = {}
+    found: dict[tuple[str, str], dict[str, tuple[str, Array]]] = {}
     strange = []
     for key, value in tensors.items():
         match = _MATRIX.fullmatch(key) or _ALPHA.fullmatch(key)
@@ -115,7 +119,7 @@ def layers(path: Path, tensors: Mapping[str, Tensor]) -> list[Layer]:
 def base_model(found: Iterable[Layer]) -> str:
     """What else than Stable Diffusion 1.x a LoRA was made for, as far as one can tell, or ''."""
     found = list(found)
-    widths = {layer.down[0].numel() for layer in found if layer.name.endswith("attn2_to_k")}
+    widths = {layer.down[0].size for layer in found if layer.name.endswith("attn2_to_k")}
     second = ("lora_te1_", "lora_te2_", "text_encoder_2.")
     if 2048 in widths or any(layer.key.startswith(second) for layer in found):
         return "Stable Diffusion XL"
@@ -146,7 +150,7 @@ def _module(layer: str) -> tuple[str, str]:
     return _NETWORKS.get(start, ""), name
 
 
-def _layer(network: str, name: str, parts: dict[str, tuple[str, Tensor]]) -> Layer:
+def _layer(network: str, name: str, parts: dict[str, tuple[str, Array]]) -> Layer:
     key, down = parts["down"]
     alpha = parts["alpha"][1] if "alpha" in parts else None
     return Layer(key, network, name, down, parts["up"][1], alpha)
