@@ -24,6 +24,7 @@ from typing import Any
 ROOT = Path(__file__).parents[3]
 BUILD = ROOT / "build" / "cpp-fuzz"
 DEBIAN = ROOT / "build" / "clang"
+PACKAGES = ("clang", "libclang-rt-dev")
 TARGETS = ("plan", "tokenizer")
 CHECKS = "-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize=vptr -fno-sanitize-recover=all"
 TEXTS = ("a red circle", "  ÅΣς don't\u00a0x1²\u0301 <end>", "\u0e33\u0915\u094d\u0915🔴👩🏽‍🚀 ﷺ")
@@ -66,7 +67,7 @@ def clang() -> tuple[str, dict[str, str]]:
         raise Missing("clang++ with libFuzzer is not here, nor Debian's apt-get to get it")
     if os.geteuid() == 0:
         done("apt-get", "update", "-q")
-        done("apt-get", "install", "-q", "-y", "--no-install-recommends", "clang")
+        done("apt-get", "install", "-q", "-y", "--no-install-recommends", *PACKAGES)
         compiler = "clang++"
     else:
         compiler = unpacked(environment)
@@ -85,9 +86,8 @@ def unpacked(environment: dict[str, str]) -> str:
         own = ["-q", "-o", f"Dir::State={state}", "-o", "Dir::State::status=/var/lib/dpkg/status",
                "-o", f"Dir::Cache={cache}", "-o", "Debug::NoLocking=1"]  # fmt: skip
         done("apt-get", *own, "update")
-        done(
-            "apt-get", *own, "install", "-y", "--no-install-recommends", "--download-only", "clang"
-        )
+        flags = ("-y", "--no-install-recommends", "--download-only")
+        done("apt-get", *own, "install", *flags, *PACKAGES)
         for package in sorted((cache / "archives").glob("*.deb")):
             done("dpkg-deb", "-x", package, root)
     libraries = {str(file.parent) for file in root.rglob("*.so.*")}
