@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace edgereel_runtime {
@@ -22,6 +23,8 @@ class Array {
  public:
   Array() = default;
   Array(DType dtype, Dims dims);  // with undefined contents; throws std::bad_alloc
+  Array(DType dtype, Dims dims, std::shared_ptr<char> data)
+      : dtype_(dtype), dims_(std::move(dims)), data_(std::move(data)) {}
 
   DType dtype() const { return dtype_; }
   const Dims& dims() const { return dims_; }
