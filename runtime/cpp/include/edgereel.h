@@ -65,7 +65,9 @@ typedef struct edgereel_cascade_params {
   size_t size;             /* of this struct, set by _init */
   const char* onnxruntime; /* libonnxruntime.so or its folder; NULL: the variable
                               EDGEREEL_ONNXRUNTIME, or where the system looks for libraries */
-  const char* provider;    /* "cpu" (the default), "cuda", "tensorrt" or "tensorrt-rtx" */
+  const char* provider;    /* of ONNX Runtime: "cpu" (the default), "cuda", "tensorrt" or
+                              "tensorrt-rtx"; "trt": the engines in the folder's builds/, without
+                              ONNX Runtime, if this library was built with EDGEREEL_TENSORRT */
   const char* kernels;     /* library of Edgereel's kernels; NULL: the variable EDGEREEL_KERNELS, or
                               libedgereel_ort.so beside this library, if it is there; "": none */
   int threads;             /* of the CPU; 0 (the default) leaves their number to ONNX Runtime */

@@ -148,8 +148,9 @@ class OrtBackend : public HostMemory {
         {"tensorrt-rtx", "NvTensorRTRTXExecutionProvider"}};
     const auto found = kProviders.find(options_.provider);
     if (found == kProviders.end()) {
-      fail(Kind::kInput, "provider is " + shown(options_.provider) +
-                             "; expected cpu, cuda, tensorrt, tensorrt-rtx. Choose one of these.");
+      fail(Kind::kInput,
+           "provider is " + shown(options_.provider) +
+               "; expected cpu, cuda, tensorrt, tensorrt-rtx, trt. Choose one of these.");
     }
     return found->second;
   }
