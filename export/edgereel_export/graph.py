@@ -26,6 +26,7 @@ from .group_norm import as_function
 from .light_decomposition import light_decomposition
 from .shared_weights import SharedWeights
 from .temporal_attention import define
+from .work import work
 
 __all__ = ["OPSET", "TOLERANCE", "Graph", "export", "fitting"]
 
@@ -103,6 +104,7 @@ def export(
         golden=None if drawn else f"golden/{name}.npz",
         precision=graph.precision,
         activations=activations(path, specs, _example(graph)),
+        **work(path, specs)._asdict(),
     )
 
 

@@ -81,7 +81,7 @@ def generate(words: Sequence[str]) -> int:
         print(f"backend {cascade.reason}", file=sys.stderr)
     shown = options.progress or (sys.stderr.isatty() and not options.quiet)
     with cli_progress.ProgressBar(sys.stderr, bar=shown) as bar:
-        callback = None if options.quiet and not options.progress else bar
+        callback = None if options.quiet and not options.progress else _with_memory(cascade, bar)
         call = {"mode": options.mode, "callback": callback, "noise": options.noise, "params": given}
         if options.times is None:
             clips = iter([cascade(**call)])
@@ -95,6 +95,33 @@ def generate(words: Sequence[str]) -> int:
         f"seed {first['seed']}, backend {first['backend']}"
     )
     return 0
+
+
+def _with_memory(
+    cascade: pipeline.Cascade, bar: cli_progress.ProgressBar
+) -> Callable[[pipeline.Progress], None]:
+    """`bar`, before whose first call the memory of the call is told."""
+    told = list[bool]()
+
+    def callback(progress: pipeline.Progress) -> None:
+        if not told:
+            told.append(True)
+            free = cascade.memory["free"]
+            rows = [
+                (
+                    stage,
+                    cli_table.size(parts["total"]),
+                    *map(cli_table.size, list(parts.values())[1:]),
+                )
+                for stage, parts in cascade.memory["stages"].items()
+            ]
+            head = ("stage", "memory, predicted", "weights", "values", "activations")
+            print("\n".join(cli_table.table([head, *rows])), file=sys.stderr)
+            if free is not None:
+                print(f"  {cli_table.size(free)} are free", file=sys.stderr)
+        bar(progress)
+
+    return callback
 
 
 def _write(
