@@ -87,7 +87,8 @@ static void read(const Json& json, const At& at, GraphSpec& out) {
   read_fields(json, at,
               {need("file", out.file), need("inputs", out.inputs), need("outputs", out.outputs),
                may("weights", out.weights), may("golden", out.golden),
-               may("precision", out.precision, kPrecisions), may("activations", out.activations)});
+               may("precision", out.precision, kPrecisions), may("activations", out.activations),
+               may("flops", out.flops), may("traffic", out.traffic)});
 }
 
 static void read(const Json& json, const At& at, ScheduleSpec& out) {

@@ -38,6 +38,7 @@ struct GraphSpec {
   Words weights;
   std::optional<std::string> golden, precision;
   std::vector<Named<double>> activations;
+  Named<double> flops, traffic;
 };
 
 struct ScheduleSpec {
