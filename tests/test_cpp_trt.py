@@ -52,7 +52,7 @@ def profile_of(spec: plan.GraphSpec) -> builds.Profile:
 def compiled(source: Path, folder: Path, **changes: Any) -> Path:
     """A copy of a cascade with a build of fake engines; `content` changes those."""
     shutil.copytree(source, folder)
-    content = changes.pop("content", None)
+    content, weights_bytes = changes.pop("content", None), changes.pop("weights_bytes", 0)
     loaded = plan.load(folder)
     engines, contents = {}, {}
     for name, spec in loaded.graphs.items():
@@ -61,7 +61,7 @@ def compiled(source: Path, folder: Path, **changes: Any) -> Path:
             file=f"{name}.engine", sha256=hashlib.sha256(contents[name]).hexdigest(), bytes=1,
             source={file: loaded.files[file] for file in (spec.file, *spec.weights)},
             precision=spec.precision or "fp16", profiles=(profile_of(spec),), nodes=1,
-            parameters=0, types={}, weights_bytes=0, activation_bytes=0, seconds=0.0,
+            parameters=0, types={}, weights_bytes=weights_bytes, activation_bytes=0, seconds=0.0,
             peak_rss_bytes=0,
         )  # fmt: skip
     facts: dict[str, Any] = {
@@ -128,6 +128,18 @@ def test_a_cascade_makes_what_it_makes_in_host_memory(
     assert lines[-1] == "blocks 0 graphs 0 pinned 0"
 
 
+def test_a_loop_is_not_waited_for(program: Path, tmp_path: Path) -> None:
+    """More steps are more calls that are played, and no more waits."""
+    folder = compiled(DATA / "toy", tmp_path / "toy")
+    found = []
+    for steps in (4, 12):
+        line = told(program, folder, "preview", "prompt=a", f"steps.decoder={steps}")[0].split()
+        found.append(dict(zip(line[1::2], map(int, line[2::2]), strict=True)))
+    few, many = found
+    assert many["steps"] == few["steps"] + 8 and many["waits"] == few["waits"]
+    assert many["played"] == few["played"] + 8
+
+
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"compute_capabilities": ("8.0",)}, "compute capabilities 8.0, this GPU has 8.9"),
     ({"library": builds.Compiler(name="tensorrt", version="10.3")},
@@ -136,6 +148,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"content": b"refused"}, "tensorrt 11.3.0 cannot open its engine in "),
     ({"content": b"refused"}, "(the plan is of another kind); expected an engine for Fake GPU "
      "(compute capability 8.9); run `python export/build.py compile"),
+    # of the engine of the first stage, and of the two of the next, which load while it runs
+    ({"weights_bytes": 2**33}, "stage 'text' needs 24 GiB of memory, 24 GiB of it for weights; "
+     "expected at most the 4 GiB that are free."),
     ({"content": b"x HALF in 2"}, ": the engine has {'x': 'HALF'}, plan.json says {'"),
 ]  # fmt: skip
 

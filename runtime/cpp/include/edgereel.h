@@ -167,7 +167,8 @@ typedef struct edgereel_progress {
 /* Both are called in the thread of edgereel_generate. Returning something else than 0 cancels. */
 typedef int (*edgereel_step_callback)(const edgereel_progress* progress, void* user);
 
-/* What a step of a sampling loop makes of the final result: x0, float32, as the graph has it. */
+/* What a step of a sampling loop makes of the final result: x0, float32, as the graph has it. With
+   the provider "trt" each is waited for. */
 typedef int (*edgereel_preview_callback)(const edgereel_progress* progress,
                                          const edgereel_array* x0, void* user);
 

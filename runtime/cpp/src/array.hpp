@@ -52,6 +52,9 @@ class Array {
 // Arrays of the same sizes but for axis 0, one behind the other.
 Array stacked(const Array& one, const Array& other);
 
+// The array repeated along a new axis 0.
+Array repeated(const Array& one, std::int64_t times);
+
 std::string described(const Array& array);  // dtype and sizes, for a sentence
 
 float from_half(std::uint16_t half);

@@ -4,10 +4,8 @@
 
 namespace edgereel_runtime {
 
-void HostMemory::copy(const Buffer& source, const Buffer& target) {
-  if (source.bytes() > 0) {
-    std::memcpy(target.memory().raw(), source.memory().raw(), source.bytes());
-  }
+void HostMemory::copy(const Array& source, const Buffer& target) {
+  if (source.bytes() > 0) std::memcpy(target.memory().raw(), source.raw(), source.bytes());
 }
 
 }  // namespace edgereel_runtime

@@ -45,6 +45,15 @@ class Engine {
   // Fills all `outputs`, made by the caller, from all `inputs` of the graph; throws Error. It may
   // return before they are filled: what is asked of the backend afterwards sees them filled.
   virtual void run(const Buffers& inputs, const Buffers& outputs) = 0;
+
+  // Of its arithmetic: fp16, fp32 or "as exported".
+  virtual std::string precision() const { return "as exported"; }
+};
+
+// What a loaded graph takes on its device, in bytes.
+struct Footprint {
+  std::int64_t weights = 0;
+  std::int64_t activations = 0;  // while it runs, at the largest sizes it takes
 };
 
 class Backend {
@@ -66,11 +75,16 @@ class Backend {
 
   virtual Buffer empty(DType dtype, const Dims& dims) = 0;  // with undefined contents
 
-  // Fills `target` with what `source`, of the same size, holds after all that was asked before.
+  // Fills `target` with what `source`, of the same size, holds after all that was asked before; an
+  // array may change as soon as this returns.
   virtual void copy(const Buffer& source, const Buffer& target) = 0;
+  virtual void copy(const Array& source, const Buffer& target) = 0;
 
   // Bytes that can still be taken; none if unknown.
   virtual std::optional<std::int64_t> free_memory() = 0;
+
+  // What a graph takes, where the backend knows better than the plan's `activations`.
+  virtual std::optional<Footprint> footprint(const std::string&) { return std::nullopt; }
 };
 
 // Buffers that are arrays themselves.
@@ -79,7 +93,8 @@ class HostMemory : public Backend {
   Buffer put(const Array& array) override { return Buffer(array); }
   Array get(const Buffer& buffer) override { return buffer.memory(); }
   Buffer empty(DType dtype, const Dims& dims) override { return Buffer(Array(dtype, dims)); }
-  void copy(const Buffer& source, const Buffer& target) override;
+  void copy(const Buffer& source, const Buffer& target) override { copy(source.memory(), target); }
+  void copy(const Array& source, const Buffer& target) override;
 };
 
 }  // namespace edgereel_runtime

@@ -46,7 +46,7 @@ static void read(const Json& json, const At& at, BuiltEngine& out) {
               {need("file", out.file), need("sha256", out.sha256), need("bytes", number),
                need("source", out.source), need("precision", out.precision, kPrecisions),
                need("profiles", out.profiles), need("nodes", number), need("parameters", number),
-               need("types", types), need("weights_bytes", number),
+               need("types", types), need("weights_bytes", out.weights_bytes),
                need("activation_bytes", out.activation_bytes), need("seconds", seconds),
                need("peak_rss_bytes", number), may("decomposed_attention", attention),
                may("kept_float32", kept)});

@@ -25,7 +25,7 @@ struct BuiltEngine {
   std::string file, sha256, precision;
   Named<std::string> source;  // every file it was compiled from -> sha256
   std::vector<Profile> profiles;
-  Int activation_bytes = 0;
+  Int weights_bytes = 0, activation_bytes = 0;
 };
 
 // What compiled the engines; an engine opens in exactly this version of this library.

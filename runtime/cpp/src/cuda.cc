@@ -44,15 +44,13 @@ void cuda_done(cudaError_t error, const std::string& what) {
 CudaStream::CudaStream() {
   check_gpu();
   cuda_done(cudaSetDevice(0), "use GPU 0");
-  pools_ = attribute(cudaDevAttrMemoryPoolsSupported) != 0;
-  if (pools_) {
-    cudaMemPool_t pool = nullptr;
+  if (attribute(cudaDevAttrMemoryPoolsSupported) != 0) {
     std::uint64_t all = UINT64_MAX;  // what is freed stays for the next
-    cuda_done(cudaDeviceGetDefaultMemPool(&pool, 0), "find its memory pool");
-    cuda_done(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &all),
+    cuda_done(cudaDeviceGetDefaultMemPool(&pool_, 0), "find its memory pool");
+    cuda_done(cudaMemPoolSetAttribute(pool_, cudaMemPoolAttrReleaseThreshold, &all),
               "keep memory that was freed");
   }
-  cuda_done(cudaStreamCreate(&handle), "create a stream");
+  cuda_done(cudaStreamCreateWithFlags(&handle, cudaStreamNonBlocking), "create a stream");
 }
 
 CudaStream::~CudaStream() {
@@ -64,18 +62,31 @@ void* CudaStream::allocate(std::size_t bytes) {
   void* memory = nullptr;
   bytes = std::max<std::size_t>(bytes, 1);
   const cudaError_t error =
-      pools_ ? cudaMallocAsync(&memory, bytes, handle) : cudaMalloc(&memory, bytes);
+      pool_ != nullptr ? cudaMallocAsync(&memory, bytes, handle) : cudaMalloc(&memory, bytes);
   if (error != cudaSuccess) cudaGetLastError();  // or the next call would fail with it
   cuda_done(error, "allocate " + std::to_string(bytes) + " bytes");
   return memory;
 }
 
 void CudaStream::release(void* memory) noexcept {
-  if (pools_) {
+  if (pool_ != nullptr) {
     cudaFreeAsync(memory, handle);
   } else {
     cudaFree(memory);  // waits for the device by itself
   }
+}
+
+std::int64_t CudaStream::free_bytes() const {
+  std::size_t free = 0, all = 0;
+  cuda_done(cudaMemGetInfo(&free, &all), "tell its free memory");
+  std::uint64_t reserved = 0, used = 0;
+  if (pool_ != nullptr) {
+    cuda_done(cudaMemPoolGetAttribute(pool_, cudaMemPoolAttrReservedMemCurrent, &reserved),
+              "tell its free memory");
+    cuda_done(cudaMemPoolGetAttribute(pool_, cudaMemPoolAttrUsedMemCurrent, &used),
+              "tell its free memory");
+  }
+  return static_cast<std::int64_t>(free + reserved - used);
 }
 
 CudaMemory::CudaMemory() : stream_(std::make_shared<CudaStream>()) {
@@ -90,10 +101,15 @@ CudaMemory::CudaMemory() : stream_(std::make_shared<CudaStream>()) {
 CudaMemory::~CudaMemory() {
   cudaStreamSynchronize(stream());
   for (cudaEvent_t event : calls_) cudaEventDestroy(event);
+  drop_staging();
+}
+
+void CudaMemory::drop_staging() {
   for (const Staging& one : staging_) {
     cudaEventDestroy(one.read);
     cudaFreeHost(one.memory);
   }
+  staging_.clear();
 }
 
 std::shared_ptr<char> CudaMemory::block(std::size_t bytes) {
@@ -118,16 +134,14 @@ CudaMemory::Staging& CudaMemory::staging(std::size_t bytes) {
   return staging_.emplace_back(made);
 }
 
-Buffer CudaMemory::put(const Array& array) {
-  const Buffer buffer = empty(array.dtype(), array.dims());
-  if (array.bytes() == 0) return buffer;
-  const Staging& from = staging(array.bytes());
-  std::memcpy(from.memory, array.raw(), array.bytes());
-  cuda_done(cudaMemcpyAsync(buffer.memory().raw(), from.memory, array.bytes(),
+void CudaMemory::copy(const Array& source, const Buffer& target) {
+  if (source.bytes() == 0) return;
+  const Staging& from = staging(source.bytes());
+  std::memcpy(from.memory, source.raw(), source.bytes());
+  cuda_done(cudaMemcpyAsync(target.memory().raw(), from.memory, source.bytes(),
                             cudaMemcpyHostToDevice, stream()),
             "copy to the device");
   cuda_done(cudaEventRecord(from.read, stream()), "record an event");
-  return buffer;
 }
 
 Array CudaMemory::get(const Buffer& buffer) {
@@ -137,6 +151,7 @@ Array CudaMemory::get(const Buffer& buffer) {
                             cudaMemcpyDeviceToHost, stream()),
             "copy from the device");
   finish();
+  drop_staging();  // nothing reads it any more
   return array;
 }
 

@@ -28,11 +28,12 @@ class CudaStream {
 
   void* allocate(std::size_t bytes);    // throws Error
   void release(void* memory) noexcept;  // when the work queued so far is over
+  std::int64_t free_bytes() const;      // with what was given back and is kept for the next
 
   cudaStream_t handle = nullptr;
 
  private:
-  bool pools_ = false;  // whether memory is taken in the stream's order
+  cudaMemPool_t pool_ = nullptr;  // memory is taken from in the stream's order, if there is one
 };
 
 // Buffers in device memory. Memory is given back with the last view of it.
@@ -44,9 +45,10 @@ class CudaMemory {
   CudaMemory& operator=(const CudaMemory&) = delete;
 
   Buffer empty(DType dtype, const Dims& dims);
-  Buffer put(const Array& array);
   Array get(const Buffer& buffer);
   void copy(const Buffer& source, const Buffer& target);
+  void copy(const Array& source, const Buffer& target);  // which may change when this returns
+  std::int64_t free_bytes() const { return stream_->free_bytes(); }
 
   // Memory without a type; the stream gives it back with its last owner.
   std::shared_ptr<char> block(std::size_t bytes);
@@ -70,6 +72,7 @@ class CudaMemory {
   };
 
   Staging& staging(std::size_t bytes);
+  void drop_staging();
 
   std::shared_ptr<CudaStream> stream_;
   std::vector<Staging> staging_;

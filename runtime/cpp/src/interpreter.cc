@@ -27,10 +27,9 @@ Result Interpreter::run(const Mode& mode, const Values& params, const RunOptions
       }
     }
     const Call call({plan(), mode, params, tables}, options.noise);
-    const std::optional<std::int64_t> free = backend_->free_memory();
-    if (free) {
-      held_ = std::max(held_, check_memory(memory_asked(call), *free + held_, low_vram_));
-    }
+    std::optional<std::int64_t> free = backend_->free_memory();
+    if (free) *free += held_;
+    held_ = std::max(held_, check_memory(memory_asked(call), free, low_vram_));
     return run_call(*this, call, options);
   } catch (const std::bad_alloc&) {
     fail(Kind::kEngine,
@@ -40,13 +39,15 @@ Result Interpreter::run(const Mode& mode, const Values& params, const RunOptions
 }
 
 MemoryAsked Interpreter::memory_asked(const Call& call) const {
-  MemoryAsked asked{plan(), plan_.folder(), call.mode, {}, {}};
+  MemoryAsked asked{plan(), plan_.folder(), call.mode, {}, {}, nullptr, false};
   for (std::size_t i = 0; i < call.mode.stages.size(); ++i) {
     std::vector<Span> largest;
     for (const std::vector<Span>& spans : call.spans[i]) largest.push_back(spans[0]);
     asked.sizes.push_back(call.chunk_sizes(call.mode.stages[i], largest));
   }
   for (const auto& entry : engines_) asked.loaded.insert(entry.first);
+  asked.footprint = [this](const std::string& graph) { return backend_->footprint(graph); };
+  asked.ahead = loads_ahead();
   return asked;
 }
 
@@ -59,7 +60,7 @@ Interpreter::Loaded Interpreter::load(const std::string& graph) {
 Engine& Interpreter::engine(const std::string& graph) {
   const auto ahead = ahead_.find(graph);
   if (ahead != ahead_.end()) {
-    std::future<Loaded> loading = std::move(ahead->second);
+    Loader::Loaded loading = std::move(ahead->second);
     ahead_.erase(ahead);
     return *(engines_[graph] = loading.get());
   }
@@ -68,12 +69,13 @@ Engine& Interpreter::engine(const std::string& graph) {
   return *(engines_[graph] = load(graph));
 }
 
+// One after the other, as the deserialisers of libraries are for one thread.
 void Interpreter::load_ahead(const Stage& stage) {
-  if (low_vram_ || !backend_->loads_ahead()) return;
+  if (!loads_ahead()) return;
   for (const Op& op : stage.ops) {
     const std::string* graph = graph_of(op);
     if (graph == nullptr || engines_.count(*graph) != 0 || ahead_.count(*graph) != 0) continue;
-    ahead_[*graph] = std::async(std::launch::async, [this, name = *graph] { return load(name); });
+    ahead_[*graph] = loader_.add([this, name = *graph] { return load(name); });
   }
 }
 

@@ -3,13 +3,13 @@
 
 #include <atomic>
 #include <functional>
-#include <future>
 #include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "backend.hpp"
+#include "loader.hpp"
 #include "params.hpp"
 #include "plan.hpp"
 #include "schedule.hpp"
@@ -55,8 +55,11 @@ class Interpreter {
   Engine& engine(const std::string& graph);  // loaded at its first use, as both below
   Tokenizer& tokenizer(const std::string& name);
   const Levels& table(const std::string& name);
-  void load_ahead(const Stage& stage);  // begins to, in other threads, if that costs little
+  void load_ahead(const Stage& stage);  // begins to, if that can be beside the work
   void stage_is_done();                 // low_vram: drops all engines
+
+  // Whether the engines of the next stage load while a stage runs.
+  bool loads_ahead() const { return backend_->loads_ahead() && !low_vram_; }
 
   Backend& backend() const { return *backend_; }
 
@@ -78,7 +81,8 @@ class Interpreter {
   std::map<std::string, Loaded> engines_;
   std::map<std::string, std::unique_ptr<Tokenizer>> tokenizers_;
   std::map<std::string, Levels> tables_;
-  std::map<std::string, std::future<Loaded>> ahead_;  // the last, so that nothing outlives them
+  std::map<std::string, Loader::Loaded> ahead_;  // by graph
+  Loader loader_;                                // the last, as it uses the rest
 };
 
 }  // namespace edgereel_runtime

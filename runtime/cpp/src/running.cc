@@ -2,11 +2,10 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstring>
 
 #include "chunks.hpp"
-#include "denoise.hpp"
 #include "errors.hpp"
+#include "sampling.hpp"
 
 namespace edgereel_runtime {
 namespace {
@@ -27,15 +26,6 @@ struct View {
   std::int64_t lead = 0;  // entries of the first chunk in front of this one
 };
 
-// The array repeated along a new axis 0.
-Array repeated(const Array& one, std::int64_t times) {
-  Dims dims = one.dims();
-  dims.insert(dims.begin(), times);
-  Array all(one.dtype(), dims);
-  for (std::int64_t i = 0; i < times; ++i) std::memcpy(all[i].raw(), one.raw(), one.bytes());
-  return all;
-}
-
 // The state of one call.
 class Running {
  public:
@@ -50,7 +40,7 @@ class Running {
     Made values;
     for (const auto& [name, frames] : call_.videos) values[name] = backend_.put(frames);
     for (stage_ = 0; stage_ < call_.mode.stages.size(); ++stage_) {
-      begun_ = false;
+      load_ahead();
       run_stage(call_.mode.stages[stage_], values);
       const std::set<std::string> needed = call_.read_after(stage_);
       for (auto entry = values.begin(); entry != values.end();) {
@@ -100,6 +90,13 @@ class Running {
     return collected;
   }
 
+  // Begins to load what this stage needs, and the next.
+  void load_ahead() {
+    for (std::size_t i = stage_; i < std::min(stage_ + 2, call_.mode.stages.size()); ++i) {
+      interpreter_.load_ahead(call_.mode.stages[i]);
+    }
+  }
+
   void run_ops(const Stage& stage, View view) {
     for (const Op& op : stage.ops) {
       std::visit([&](const auto& one) { run_op(one, view); }, op);
@@ -119,7 +116,8 @@ class Running {
     for (const auto& [name, value] : op.outputs) {
       outputs.entries.emplace_back(name, make(value, view));
     }
-    step(interpreter_.engine(op.graph), inputs, outputs);
+    check_cancelled();
+    interpreter_.engine(op.graph).run(inputs, outputs);
     done_ += call_.work(op, view.sizes);
     report(1, 1);
   }
@@ -136,24 +134,51 @@ class Running {
     view.values[op.out] = backend_.put(mixed);
   }
 
+  // The sampling loop; what it makes must be finite numbers.
   void run_op(const Denoise& op, View& view) {
-    Sampled sampled{op, interpreter_.plan().graphs.at(op.graph), read(op.x, view), {}};
+    const Steps& steps = call_.steps.at(op.out);
+    const GraphSpec& graph = interpreter_.plan().graphs.at(op.graph);
+    Loop loop{backend_,
+              interpreter_.engine(op.graph),
+              steps,
+              read(op.x, view),
+              {},
+              graph.inputs.has("prev"),
+              graph.inputs.has("noise"),
+              nullptr};
     for (const auto& [name, value] : op.conditions) {
-      sampled.conditions.entries.emplace_back(name, read(value, view));
+      loop.conditions.entries.emplace_back(name, read(value, view));
     }
-    Engine& engine = interpreter_.engine(op.graph);
-    Stepping stepping;
-    stepping.run = [&](const Buffers& inputs, const Buffers& outputs) {
-      step(engine, inputs, outputs);
-    };
-    stepping.draw = [&](std::int64_t index) {
-      return draw({*op.noise, sampled.x.dims(), index, std::nullopt}, view, op.shared_noise);
-    };
-    stepping.report = [&](std::int64_t k, std::int64_t count, const Buffer& x0) {
+    if (op.noise) {
+      loop.noise = [&](std::int64_t step) {
+        return draw({*op.noise, loop.x.dims(), step, std::nullopt}, view, op.shared_noise);
+      };
+    }
+    const auto count = static_cast<std::int64_t>(steps.rows.size());
+    const auto before = [&] { check_cancelled(); };
+    const auto after = [&](std::int64_t done, const Buffer& x0) {
       done_ += call_.work(op, view.sizes) / count;
-      report(k, count, &x0);
+      report(done, count, &x0);
     };
-    view.values[op.out] = denoised(backend_, sampled, call_.steps.at(op.out), stepping);
+    const Buffer made = loop.run(before, after, [](const Buffer&) { return true; });
+    if (!loop.is_finite(made)) refuse(op, loop, loop.first_not_finite(before));
+    view.values[op.out] = made;
+  }
+
+  // The error of a loop whose result is not finite, with the step where that began.
+  [[noreturn]] void refuse(const Denoise& op, const Loop& loop,
+                           const std::optional<std::int64_t>& step) const {
+    const std::string where = !step        ? "its result"
+                              : *step == 0 ? op.x + " before the first step"
+                                           : op.out + " after step " + std::to_string(*step) +
+                                                 " of " + std::to_string(loop.steps.rows.size());
+    fail(Kind::kEngine,
+         "stage " + shown(call_.mode.stages[stage_].name) + ": " + where +
+             " holds values that are not finite (graph " + op.graph + ", " +
+             loop.engine.precision() +
+             "); expected finite numbers. `edgereel verify` says which graph is wrong; compile "
+             "engines with more of it in float32 (`build.py compile --precision fp32`), or check "
+             "what was given to the stage.");
   }
 
   // The kept rows of a guidance batch as ids, mask and declared indices.
@@ -227,17 +252,11 @@ class Running {
     return view.values[value] = backend_.empty(dtype, call_.dims(value, view.sizes));
   }
 
-  // One call of a graph, unless the caller wants to stop.
-  void step(Engine& engine, const Buffers& inputs, const Buffers& outputs) {
-    if (options_.cancelled != nullptr && options_.cancelled->load()) {
-      fail(Kind::kCancelled,
-           "The call was cancelled; nothing was written. Call again to start over.");
-    }
-    engine.run(inputs, outputs);
-    if (!begun_ && stage_ + 1 < call_.mode.stages.size()) {
-      interpreter_.load_ahead(call_.mode.stages[stage_ + 1]);
-    }
-    begun_ = true;
+  // Before each call of a graph: stops if the caller wants to.
+  void check_cancelled() const {
+    if (options_.cancelled == nullptr || !options_.cancelled->load()) return;
+    fail(Kind::kCancelled,
+         "The call was cancelled; nothing was written. Call again to start over.");
   }
 
   // Tells the caller where the work is, and shows what comes of it.
@@ -263,7 +282,6 @@ class Running {
   const RunOptions& options_;
   const Clock::time_point started_ = Clock::now();
   std::size_t stage_ = 0;
-  bool begun_ = false;  // whether a graph of the stage has run
   std::int64_t chunk_ = 0, chunks_ = 1, done_ = 0;
   const std::int64_t total_;
   std::vector<std::string> warnings_;

@@ -110,7 +110,7 @@ class TrtBackend : public Backend {
     cuda_done(cudaSetDevice(0), "use GPU 0");  // this may be a thread of its own
     for (const auto& [graph, other] : plan_.document().graphs) {
       if (other.file != spec.file) continue;
-      const Build build = build_of(graph);
+      const Build& build = build_of(graph);
       return std::make_unique<TrtEngine>(opened(build, graph, spec), graph,
                                          build.record.graphs.at(graph), shared_);
     }
@@ -119,7 +119,11 @@ class TrtBackend : public Backend {
 
   bool loads_ahead() const override { return true; }
 
-  Buffer put(const Array& array) override { return shared_->memory.put(array); }
+  Buffer put(const Array& array) override {
+    const Buffer buffer = empty(array.dtype(), array.dims());
+    copy(array, buffer);
+    return buffer;
+  }
   Array get(const Buffer& buffer) override { return shared_->memory.get(buffer); }
   Buffer empty(DType dtype, const Dims& dims) override {
     return shared_->memory.empty(dtype, dims);
@@ -128,12 +132,22 @@ class TrtBackend : public Backend {
     shared_->memory.copy(source, target);
   }
 
-  // What is predicted holds for ONNX Runtime on a CPU.
-  std::optional<std::int64_t> free_memory() override { return std::nullopt; }
+  void copy(const Array& source, const Buffer& target) override {
+    shared_->memory.copy(source, target);
+  }
+
+  std::optional<std::int64_t> free_memory() override { return shared_->memory.free_bytes(); }
+
+  // What build.json says of the engine.
+  std::optional<Footprint> footprint(const std::string& graph) override {
+    const BuiltEngine& engine = build_of(graph).record.graphs.at(graph);
+    return Footprint{static_cast<std::int64_t>(engine.weights_bytes),
+                     static_cast<std::int64_t>(engine.activation_bytes)};
+  }
 
  private:
   // Throws Error if a graph of a mode has no build that fits.
-  void check_builds(const Mode& mode) const {
+  void check_builds(const Mode& mode) {
     for (const Stage& stage : mode.stages) {
       for (const Op& op : stage.ops) {
         if (const std::string* graph = graph_of(op)) build_of(*graph);
@@ -142,7 +156,13 @@ class TrtBackend : public Backend {
   }
 
   // The build whose engine of this graph fits this plan and machine.
-  Build build_of(const std::string& graph) const {
+  const Build& build_of(const std::string& graph) {
+    const std::lock_guard<std::mutex> hold(lock_);
+    const auto found = builds_.find(graph);
+    return found != builds_.end() ? found->second : builds_[graph] = chosen(graph);
+  }
+
+  Build chosen(const std::string& graph) const {
     const GraphSpec& spec = plan_.document().graphs.at(graph);
     WantedBuild wanted{
         graph, {}, spec.precision, {kLibrary, version_like}, shared_->memory.capability()};
@@ -167,6 +187,10 @@ class TrtBackend : public Backend {
                               rebuild(build.folder));
     }
     check_declaration(*engine, spec);
+    // Weights that do not all fit come from host memory while it runs, if it was compiled so.
+    if (engine->getStreamableWeightsSize() > shared_->memory.free_bytes()) {
+      engine->setWeightStreamingBudgetV2(engine->getWeightStreamingAutomaticBudget());
+    }
     return engine;
   }
 
@@ -174,6 +198,8 @@ class TrtBackend : public Backend {
   Logger logger_;
   std::unique_ptr<nvinfer1::IRuntime> runtime_;
   std::shared_ptr<TrtShared> shared_;
+  std::mutex lock_;
+  std::map<std::string, Build> builds_;  // by graph, chosen once
 };
 
 }  // namespace

@@ -10,8 +10,8 @@
 namespace edgereel_runtime {
 namespace {
 
-constexpr std::size_t kMostRecordings = 4;  // of an engine; each keeps memory of the driver
-constexpr std::size_t kMostSeen = 8;
+constexpr std::size_t kMostRecordings = 4;  // of a profile, twice what a loop needs
+constexpr std::size_t kMostSeen = 16;
 constexpr std::uintptr_t kAlignment = 256;  // of the address of a tensor
 
 bool is_aligned(const Buffer& buffer) {
@@ -65,12 +65,21 @@ TrtEngine::TrtEngine(std::unique_ptr<nvinfer1::ICudaEngine> engine, std::string 
 
 TrtEngine::~TrtEngine() {
   cudaStreamSynchronize(shared_->memory.stream());  // what is still queued uses it
-  drop_recordings();
+  for (auto& entry : contexts_) entry.second.forget();
 }
 
-void TrtEngine::drop_recordings() {
-  for (const Recording& one : recordings_) cudaGraphExecDestroy(one.graph);
-  recordings_.clear();
+void TrtEngine::Context::forget() {
+  for (const Recording& one : recordings) cudaGraphExecDestroy(one.graph);
+  recordings.clear();
+  seen.clear();
+}
+
+bool TrtEngine::Context::play(const Places& places, cudaStream_t stream) const {
+  const auto same = [&](const Recording& one) { return one.places == places; };
+  const auto found = std::find_if(recordings.begin(), recordings.end(), same);
+  if (found == recordings.end()) return false;
+  cuda_done(cudaGraphLaunch(found->graph, stream), "play a recorded call");
+  return true;
 }
 
 void TrtEngine::run(const Buffers& inputs, const Buffers& outputs) {
@@ -105,10 +114,15 @@ Buffer TrtEngine::aligned(const std::string& name, const Buffer& buffer) {
 void TrtEngine::call(const Buffers& inputs, const Places& places) {
   Context& own = context(profile(inputs));
   place_scratch(own);
-  if (play(places)) return;
-  const bool reshaped = bind(own, inputs, places);
+  if (own.play(places, shared_->memory.stream())) return;
+  bind(own, inputs, places);
   // The first call of a shape prepares what the next ones use, which cannot be recorded.
-  if (!seen(places) || reshaped || !record(own, places)) queue(own);
+  const bool seen = std::find(own.seen.begin(), own.seen.end(), places) != own.seen.end();
+  if (seen && record(own, places)) return;
+  queue(own);
+  if (seen) return;
+  own.seen.push_back(places);
+  if (own.seen.size() > kMostSeen) own.seen.pop_front();
 }
 
 std::size_t TrtEngine::profile(const Buffers& inputs) const {
@@ -155,18 +169,16 @@ void TrtEngine::place_scratch(Context& context) {
   if (context.moves == shared_->arena.moves) return;
   context.made->setDeviceMemoryV2(memory, shared_->arena.bytes);
   context.moves = shared_->arena.moves;
-  drop_recordings();  // they use the memory that was there before
-  seen_.clear();
+  context.forget();
 }
 
-// Tells the context what moved since its last call; whether a shape did.
-bool TrtEngine::bind(Context& context, const Buffers& inputs, const Places& places) {
-  bool reshaped = false;
+// Tells the context what moved since its last call.
+void TrtEngine::bind(Context& context, const Buffers& inputs, const Places& places) {
   for (const auto& [name, place] : places) {
     const auto before = context.bound.find(name);
     const bool fresh = before == context.bound.end();
     if (inputs.has(name) && (fresh || before->second.dims != place.dims)) {
-      reshaped = true;
+      context.forget();
       if (!context.made->setInputShape(name.c_str(), dims_of(place.dims))) {
         context.bound.erase(name);
         fail(Kind::kEngine, "graph " + graph_ + ": TensorRT refuses the shape " +
@@ -184,23 +196,6 @@ bool TrtEngine::bind(Context& context, const Buffers& inputs, const Places& plac
     }
     context.bound[name] = place;
   }
-  return reshaped;
-}
-
-// Whether a call with these places was queued lately; from now on it was.
-bool TrtEngine::seen(const Places& places) {
-  if (std::find(seen_.begin(), seen_.end(), places) != seen_.end()) return true;
-  seen_.push_back(places);
-  if (seen_.size() > kMostSeen) seen_.pop_front();
-  return false;
-}
-
-bool TrtEngine::play(const Places& places) {
-  const auto same = [&](const Recording& one) { return one.places == places; };
-  const auto found = std::find_if(recordings_.begin(), recordings_.end(), same);
-  if (found == recordings_.end()) return false;
-  cuda_done(cudaGraphLaunch(found->graph, shared_->memory.stream()), "play a recorded call");
-  return true;
 }
 
 // Records the call that is bound and queues it; false where that does not work, and then nothing
@@ -222,12 +217,12 @@ bool TrtEngine::record(Context& context, const Places& places) {
     context.capturable = false;
     return false;
   }
-  if (recordings_.size() == kMostRecordings) {
+  if (context.recordings.size() == kMostRecordings) {
     // CUDA keeps what is still in flight until it is over.
-    cudaGraphExecDestroy(recordings_.front().graph);
-    recordings_.pop_front();
+    cudaGraphExecDestroy(context.recordings.front().graph);
+    context.recordings.pop_front();
   }
-  recordings_.push_back({places, made});
+  context.recordings.push_back({places, made});
   cuda_done(cudaGraphLaunch(made, stream), "play a recorded call");
   return true;
 }

@@ -47,6 +47,8 @@ class TrtEngine : public Engine {
   // of an earlier one is recorded as a CUDA graph, and played from then on.
   void run(const Buffers& inputs, const Buffers& outputs) override;
 
+  std::string precision() const override { return record_.precision; }
+
  private:
   // Where a tensor is, and its sizes.
   struct Place {
@@ -59,6 +61,11 @@ class TrtEngine : public Engine {
   };
   using Places = std::map<std::string, Place>;
 
+  struct Recording {
+    Places places;
+    cudaGraphExec_t graph;
+  };
+
   // An execution context, for one profile.
   struct Context {
     std::unique_ptr<nvinfer1::IExecutionContext> made;
@@ -66,11 +73,11 @@ class TrtEngine : public Engine {
     std::int64_t scratch_bytes = 0;
     std::size_t moves = 0;  // of the arena, when its memory was given
     bool capturable = true;
-  };
+    std::deque<Places> seen;  // of the last calls that were queued directly
+    std::deque<Recording> recordings;
 
-  struct Recording {
-    Places places;
-    cudaGraphExec_t graph;
+    void forget();  // recordings hold for the shapes and the memory they were made with
+    bool play(const Places& places, cudaStream_t stream) const;
   };
 
   Buffer aligned(const std::string& name, const Buffer& buffer);
@@ -78,12 +85,9 @@ class TrtEngine : public Engine {
   std::size_t profile(const Buffers& inputs) const;
   Context& context(std::size_t profile);
   void place_scratch(Context& context);
-  bool bind(Context& context, const Buffers& inputs, const Places& places);
-  bool seen(const Places& places);
-  bool play(const Places& places);
+  void bind(Context& context, const Buffers& inputs, const Places& places);
   bool record(Context& context, const Places& places);
   void queue(Context& context);
-  void drop_recordings();
 
   std::shared_ptr<TrtShared> shared_;  // outlives the rest
   std::unique_ptr<nvinfer1::ICudaEngine> engine_;
@@ -91,8 +95,6 @@ class TrtEngine : public Engine {
   BuiltEngine record_;
   std::map<std::string, Buffer> aligned_;  // by tensor, for those whose own memory is not
   std::map<std::size_t, Context> contexts_;
-  std::deque<Places> seen_;  // of the last calls that were queued directly
-  std::deque<Recording> recordings_;
 };
 
 }  // namespace edgereel_runtime

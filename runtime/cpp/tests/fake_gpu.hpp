@@ -20,6 +20,7 @@ namespace fake {
 struct Machine {
   bool gpu = true, pools = true, captures = true;
   std::size_t most_bytes = std::size_t(1) << 30;  // of an allocation
+  std::size_t free_bytes = std::size_t(1) << 32;  // as it says
 
   std::size_t waits = 0;     // for the whole stream
   std::size_t blocks = 0;    // of device memory

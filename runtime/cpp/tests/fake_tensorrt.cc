@@ -1,6 +1,6 @@
 // An engine's plan is a text: a line for each input and output, such as `x FLOAT in K 2`, or
-// `scratch 4096`; an axis with a name has the size that the inputs give it, and one of an output
-// may be a multiple or part of such, `h*4` or `H/4`.
+// `scratch 4096` and `streamable 9`, bytes; an axis with a name has the size that the inputs give
+// it, and one of an output may be a multiple or part of such, `h*4` or `H/4`.
 #include <NvInferRuntime.h>
 
 #include <algorithm>
@@ -31,7 +31,7 @@ struct Port {
 
 struct Plan {
   std::vector<Port> ports;
-  std::int64_t scratch = 0;
+  std::int64_t scratch = 0, streamable = 0;
 
   const Port& at(const char* name) const {
     for (const Port& port : ports) {
@@ -137,6 +137,12 @@ class EngineImpl : public StubCudaEngine {
   std::int64_t getDeviceMemorySizeForProfileV2(std::int32_t) const noexcept override {
     return plan.scratch;
   }
+  std::int64_t getStreamableWeightsSize() const noexcept override { return plan.streamable; }
+  std::int64_t getWeightStreamingAutomaticBudget() const noexcept override { return 7; }
+  bool setWeightStreamingBudgetV2(std::int64_t bytes) noexcept override {
+    machine().log.push_back("stream " + std::to_string(bytes));
+    return true;
+  }
   std::int32_t getNbIOTensors() const noexcept override {
     return static_cast<std::int32_t>(plan.ports.size());
   }
@@ -161,10 +167,9 @@ class Engine : public nvinfer1::ICudaEngine {
       Port port;
       std::string side;
       words >> port.name >> port.type >> side;
-      if (port.name == "scratch") {
-        impl_.plan.scratch = std::stoll(port.type);
-        continue;
-      }
+      if (port.name == "scratch") impl_.plan.scratch = std::stoll(port.type);
+      if (port.name == "streamable") impl_.plan.streamable = std::stoll(port.type);
+      if (side.empty()) continue;
       port.input = side == "in";
       for (std::string axis; words >> axis;) port.axes.push_back(axis);
       impl_.plan.ports.push_back(port);

@@ -44,9 +44,12 @@ bool says(const std::string& sentence, const std::string& part) {
   return false;
 }
 
-// An engine x -> y with one static profile for each of 1 and 2 rows.
+using Rows = std::pair<std::int64_t, std::int64_t>;  // the fewest and the most of a profile
+
+// An engine x -> y, with one static profile for each of 1 and 2 rows.
 struct Doubled {
-  explicit Doubled(std::int64_t scratch = 0, std::shared_ptr<TrtShared> with = nullptr)
+  explicit Doubled(std::int64_t scratch = 0, std::shared_ptr<TrtShared> with = nullptr,
+                   const std::vector<Rows>& profiles = {{1, 1}, {2, 2}})
       : shared(with ? with : std::make_shared<TrtShared>()) {
     const std::string plan =
         "x FLOAT in K 2\ny FLOAT out K 2\nscratch " + std::to_string(scratch) + "\n";
@@ -54,9 +57,9 @@ struct Doubled {
     std::unique_ptr<nvinfer1::ICudaEngine> made(
         runtime->deserializeCudaEngine(plan.data(), plan.size()));
     BuiltEngine record;
-    for (std::int64_t rows : {1, 2}) {
+    for (const auto& [low, high] : profiles) {
       Profile profile;
-      profile.entries.emplace_back("x", std::array<Dims, 3>{Dims{rows, 2}, {rows, 2}, {rows, 2}});
+      profile.entries.emplace_back("x", std::array<Dims, 3>{Dims{low, 2}, {low, 2}, {high, 2}});
       record.profiles.push_back(profile);
     }
     engine = std::make_unique<TrtEngine>(std::move(made), "double", record, shared);
@@ -88,6 +91,12 @@ Array numbers(std::int64_t rows, float first) {
   return array;
 }
 
+Buffer put(CudaMemory& memory, const Array& array) {
+  const Buffer buffer = memory.empty(array.dtype(), array.dims());
+  memory.copy(array, buffer);
+  return buffer;
+}
+
 // What the fake graph makes of x.
 Array made_of(const Array& x) {
   Array y(DType::kFloat32, x.dims());
@@ -105,7 +114,7 @@ void views_run_without_waiting() {
   Doubled test;
   CudaMemory& memory = test.shared->memory;
   const Array x = numbers(3, 1);
-  const Buffer source = memory.put(x), target = test.rows(3);
+  const Buffer source = put(memory, x), target = test.rows(3);
   const std::size_t before = machine().waits;
   test.run(source.part(0, 2), target.part(0, 2));
   test.run(source.part(2, 3), target.part(2, 3));  // neither begins where a tensor may
@@ -134,7 +143,7 @@ void nothing_is_bound_twice() {
 void the_second_sighting_is_recorded() {
   Doubled test;
   CudaMemory& memory = test.shared->memory;
-  const Buffer one = memory.put(numbers(1, 0.5f)), other = test.rows(1);
+  const Buffer one = put(memory, numbers(1, 0.5f)), other = test.rows(1);
   const std::size_t recorded = machine().recorded, played = machine().played;
   for (int k = 0; k < 5; ++k) {
     test.run(one, other);
@@ -167,7 +176,7 @@ void what_cannot_be_recorded_stays_direct() {
   machine().captures = false;
   Doubled test;
   const Array x = numbers(1, 3);
-  const Buffer source = test.shared->memory.put(x), target = test.rows(1);
+  const Buffer source = put(test.shared->memory, x), target = test.rows(1);
   for (int k = 0; k < 4; ++k) test.run(source, target);
   machine().captures = true;
   test.run(source, target);  // nor is it tried again
@@ -175,21 +184,27 @@ void what_cannot_be_recorded_stays_direct() {
   EXPECT(equal(test.shared->memory.get(target), made_of(x)));
 }
 
-// With a range of shapes, one context is told of a new one; that call is queued directly.
+// With a range of shapes, a context is told of each new one; that call is queued directly.
 void a_new_shape_is_queued_directly() {
-  Doubled test;
+  Doubled test(0, nullptr, {{1, 2}});
   const Buffer narrow = test.rows(1), wide = test.rows(2), y = test.rows(1), z = test.rows(2);
-  const std::size_t recorded = machine().recorded;
-  test.run(narrow, y);
+  const std::size_t recorded = machine().recorded, graphs = machine().graphs;
+  for (int k = 0; k < 3; ++k) {
+    test.run(narrow, y);
+    test.run(wide, z);
+  }
+  EXPECT(machine().recorded == recorded);
   test.run(wide, z);
+  EXPECT(machine().recorded == recorded + 1 && machine().graphs == graphs + 1);
+  machine().log.clear();
   test.run(narrow, y);
-  test.run(wide, z);
-  EXPECT(machine().recorded == recorded + 2);
+  EXPECT((machine().log == Log{"shape x", "address x", "address y", "enqueue"}));
+  EXPECT(machine().graphs == graphs);
 }
 
 void two_calls_stay_in_flight() {
   Doubled test;
-  const Buffer x = test.shared->memory.put(numbers(1, 1)), y = test.rows(1);
+  const Buffer x = put(test.shared->memory, numbers(1, 1)), y = test.rows(1);
   test.shared->memory.finish();
   const std::size_t waits = machine().waits, start = machine().queued;
   for (std::size_t k = 1; k <= 6; ++k) {
@@ -227,11 +242,12 @@ void the_arena_is_shared_and_grows_once() {
 void memory_goes_with_its_last_view() {
   CudaMemory memory;
   const std::size_t before = machine().blocks;
-  Buffer view = memory.put(numbers(4, 0)).part(1, 3);
+  Buffer view = put(memory, numbers(4, 0)).part(1, 3);
   EXPECT(machine().blocks == before + 1);
   EXPECT(equal(memory.get(view), numbers(4, 0).part(1, 3)));
   view = Buffer();
   memory.finish();
+  EXPECT(memory.free_bytes() == (std::int64_t(1) << 32) + 400);  // the pool keeps some
   EXPECT(machine().blocks == before);
   EXPECT(says(refusal([&] { memory.empty(DType::kFloat32, {1 << 30, 2}); }),
               "CUDA failed to allocate 8589934592 bytes (cudaErrorMemoryAllocation); expected a "
@@ -241,11 +257,17 @@ void memory_goes_with_its_last_view() {
 void pinned_memory_is_used_again() {
   CudaMemory memory;
   const std::size_t before = machine().pinned;
-  for (int k = 0; k < 3; ++k) {
-    const Buffer one = memory.put(numbers(1, 1)), other = memory.put(numbers(1, 5));
-    EXPECT(equal(memory.get(one), numbers(1, 1)) && equal(memory.get(other), numbers(1, 5)));
+  const Buffer target = memory.empty(DType::kFloat32, {4, 2});
+  Array x = numbers(1, 0);
+  for (int k = 0; k < 8; ++k) {
+    memory.copy(x, target.part(k % 4, k % 4 + 1));
+    x.as<float>()[0] += 1;  // it may change
+    memory.pace();
   }
-  EXPECT(machine().pinned == before + 2);
+  EXPECT(machine().pinned == before + 3);  // of two calls in flight, and the next
+  const Array found = memory.get(target);
+  for (int k = 0; k < 4; ++k) EXPECT(found.as<float>()[2 * k] == static_cast<float>(k + 4));
+  EXPECT(machine().pinned == before);
 }
 
 void older_devices_have_no_pools() {
@@ -254,7 +276,7 @@ void older_devices_have_no_pools() {
     Doubled test(64);
     const Array x = numbers(2, 7);
     const Buffer y = test.rows(2);
-    for (int k = 0; k < 3; ++k) test.run(test.shared->memory.put(x), y);
+    for (int k = 0; k < 3; ++k) test.run(put(test.shared->memory, x), y);
     EXPECT(equal(test.shared->memory.get(y), made_of(x)));
   }
   machine().pools = true;
