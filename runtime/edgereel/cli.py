@@ -1,4 +1,4 @@
-"""The command line: generate, explain, verify, doctor. The only module that prints.
+"""The command line: generate, batch, explain, verify, doctor. The only module that prints.
 
 Exit codes: 0 done; 1 something failed while running, or `verify` found a wrong graph; 2 the
 command, an input or the cascade folder is wrong; 130 interrupted.
@@ -18,6 +18,7 @@ from typing import Any
 
 from edgereel import (
     __version__,
+    cli_batch,
     cli_doctor,
     cli_explain,
     cli_flags,
@@ -36,6 +37,7 @@ __all__ = ["main"]
 _ABOUT = """usage: edgereel COMMAND ...
 
   generate DIR -p PROMPT -o out.mp4   make a video with the cascade in DIR
+  batch DIR PROMPTS --out DIR         make a clip for every prompt of a file
   explain DIR                         show what a cascade computes and what can be set
   verify DIR                          check on this machine that every graph is right
   doctor                              show what this machine has and what will work
@@ -215,6 +217,7 @@ def doctor(words: Sequence[str]) -> int:
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "generate": generate,
+    "batch": cli_batch.run,
     "explain": explain,
     "verify": verify,
     "doctor": doctor,
