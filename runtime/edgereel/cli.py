@@ -1,4 +1,4 @@
-"""The command line: generate, batch, explain, verify, doctor. The only module that prints.
+"""The command line: generate, batch, bench, explain, verify, doctor. The only module that prints.
 
 Exit codes: 0 done; 1 something failed while running, or `verify` found a wrong graph; 2 the
 command, an input or the cascade folder is wrong; 130 interrupted.
@@ -19,6 +19,7 @@ from typing import Any
 from edgereel import (
     __version__,
     cli_batch,
+    cli_bench,
     cli_doctor,
     cli_explain,
     cli_flags,
@@ -38,6 +39,7 @@ _ABOUT = """usage: edgereel COMMAND ...
 
   generate DIR -p PROMPT -o out.mp4   make a video with the cascade in DIR
   batch DIR PROMPTS --out DIR         make a clip for every prompt of a file
+  bench DIR                           measure how long it takes here, by stage
   explain DIR                         show what a cascade computes and what can be set
   verify DIR                          check on this machine that every graph is right
   doctor                              show what this machine has and what will work
@@ -83,7 +85,11 @@ def generate(words: Sequence[str]) -> int:
         print(f"backend {cascade.reason}", file=sys.stderr)
     shown = options.progress or (sys.stderr.isatty() and not options.quiet)
     with cli_progress.ProgressBar(sys.stderr, bar=shown) as bar:
-        callback = None if options.quiet and not options.progress else _with_memory(cascade, bar)
+        callback = (
+            None
+            if options.quiet and not options.progress
+            else cli_progress.with_memory(cascade, bar)
+        )
         call = {"mode": options.mode, "callback": callback, "noise": options.noise, "params": given}
         if options.times is None:
             clips = iter([cascade(**call)])
@@ -97,33 +103,6 @@ def generate(words: Sequence[str]) -> int:
         f"seed {first['seed']}, backend {first['backend']}"
     )
     return 0
-
-
-def _with_memory(
-    cascade: pipeline.Cascade, bar: cli_progress.ProgressBar
-) -> Callable[[pipeline.Progress], None]:
-    """`bar`, before whose first call the memory of the call is told."""
-    told = list[bool]()
-
-    def callback(progress: pipeline.Progress) -> None:
-        if not told:
-            told.append(True)
-            free = cascade.memory["free"]
-            rows = [
-                (
-                    stage,
-                    cli_table.size(parts["total"]),
-                    *map(cli_table.size, list(parts.values())[1:]),
-                )
-                for stage, parts in cascade.memory["stages"].items()
-            ]
-            head = ("stage", "memory, predicted", "weights", "values", "activations")
-            print("\n".join(cli_table.table([head, *rows])), file=sys.stderr)
-            if free is not None:
-                print(f"  {cli_table.size(free)} are free", file=sys.stderr)
-        bar(progress)
-
-    return callback
 
 
 def _write(
@@ -218,6 +197,7 @@ def doctor(words: Sequence[str]) -> int:
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "generate": generate,
     "batch": cli_batch.run,
+    "bench": cli_bench.run,
     "explain": explain,
     "verify": verify,
     "doctor": doctor,

@@ -12,7 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from pathlib import Path
 
-from edgereel import batch, cli_flags, pipeline, plan
+from edgereel import batch, cli_flags, pipeline
 from edgereel.cli_progress import clock
 from edgereel.errors import EngineError, InputError
 from edgereel.files import all_or_nothing, check_place
@@ -27,7 +27,8 @@ _loaded: pipeline.Cascade  # of a worker process
 def run(words: Sequence[str]) -> int:
     """0 if every clip is there, 1 if some could not be made."""
     options, given = _options(words)
-    if options is None:
+    if options.help is not None:
+        print(options.help)
         return 0
     todo = batch.clips(
         Path(options.prompts), given, samples=options.samples, by_prompt=options.names == "prompt"
@@ -60,8 +61,8 @@ def run(words: Sequence[str]) -> int:
     return 1 if failed else 0
 
 
-def _options(words: Sequence[str]) -> tuple[argparse.Namespace | None, dict[str, object]]:
-    """The options, None after -h; and the params of all clips."""
+def _options(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, object]]:
+    """The options, with `help` as in cli_flags, and the params of all clips."""
     parser = cli_flags.Parser(
         "edgereel batch",
         usage="edgereel batch DIR PROMPTS --out DIR [options]",
@@ -73,7 +74,6 @@ def _options(words: Sequence[str]) -> tuple[argparse.Namespace | None, dict[str,
     add = parser.add_argument
     add("folder", metavar="DIR", nargs="?", help="the cascade folder")
     add("prompts", metavar="PROMPTS", nargs="?", help="one on each line, or .jsonl with params")
-    add("-h", "--help", action="store_true", help="show this and end")
     add("--out", metavar="DIR", help="where the clips and their metadata go")
     add("--mode", help="what to make (default: the plan's first mode)")
     add("--samples", type=int, default=1, metavar="N", help="clips of every prompt (default 1)")
@@ -82,33 +82,19 @@ def _options(words: Sequence[str]) -> tuple[argparse.Namespace | None, dict[str,
         help="clips are named by line, or by prompt and sample as VBench wants them")  # fmt: skip
     add("--resume", action="store_true", help="leave clips that are whole as they are")
     add("--workers", type=int, default=1, metavar="N", help="processes (default 1)")
-    add("--set", action="append", default=[], metavar="NAME=VALUE", help="set any parameter")
     add("--low-vram", action="store_true", help="keep only the engines of one stage in memory")
     add("--quiet", action="store_true", help="no line per clip")
     cli_flags.add_backend(parser)
-    options, _ = parser.parse_known_args(words)
-    if options.folder is None and not options.help:
-        raise InputError(
-            "No cascade folder is given. Expected `edgereel batch DIR PROMPTS --out DIR`. Build "
-            "one with `python export/build.py`, or pass one you have."
-        )
-    mode = None
-    if options.folder is not None:
-        name, mode = cli_flags.pick_mode(plan.load(options.folder), options.mode)
-        cli_flags.add_flags(parser, name, mode)
-    if options.help:
-        print(parser.format_help())
-        return None, {}
-    options = parser.parse_args(words)
-    for what, value in (("PROMPTS", options.prompts), ("--out", options.out)):
-        if value is None:
-            raise InputError(
-                f"No {what} is given. Expected `edgereel batch DIR PROMPTS --out DIR`. Add it."
-            )
-    if options.workers < 1:
-        raise InputError(f"--workers is {options.workers}; expected at least 1. Correct it.")
-    assert mode is not None
-    return options, cli_flags.values(mode, options, options.set)
+    options, given = cli_flags.cascade_options(parser, words)
+    if options.help is None:
+        for what, value in (("PROMPTS", options.prompts), ("--out", options.out)):
+            if value is None:
+                raise InputError(
+                    f"No {what} is given. Expected `edgereel batch DIR PROMPTS --out DIR`. Add it."
+                )
+        if options.workers < 1:
+            raise InputError(f"--workers is {options.workers}; expected at least 1. Correct it.")
+    return options, given
 
 
 def _outcomes(
