@@ -112,11 +112,18 @@ def build(targets: Sequence[str]) -> dict[str, str]:
     }  # fmt: skip
     given = [f"-D{name}={value}" for name, value in options.items()]
     source = ROOT / "runtime" / "cpp"
-    for words in (
-        ["-S", source, "-B", BUILD, "-G", "Ninja", *given],
-        ["--build", BUILD, "--target", *(f"fuzz_{target}" for target in targets)],
-    ):
-        subprocess.run([tool("cmake"), *words], env=environment, check=True, stdout=sys.stderr)
+    cmake = [str(tool("cmake")), "-S", str(source), "-B", str(BUILD), "-G", "Ninja", *given]
+    configured = subprocess.run(
+        cmake, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    if "could not be downloaded" in " ".join(configured.stdout.split()):
+        raise Missing("no network for the headers of Debian packages")
+    if configured.returncode:
+        sys.exit(configured.stdout)
+    wanted = [f"fuzz_{target}" for target in targets]
+    built = subprocess.run([tool("cmake"), "--build", BUILD, "--target", *wanted], env=environment)
+    if built.returncode:
+        sys.exit("the fuzz targets do not compile")
     return environment
 
 
