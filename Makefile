@@ -1,12 +1,13 @@
 # make demo    from nothing to a video: installs, builds the small `shapes` cascade, writes demo.mp4
 # make cpp     builds the C++ runtime in build/cpp; with PREFIX=/usr/local it is installed there
 # make test    installs the development tools and runs every test this machine can run
+# make fuzz    feeds the C++ runtime what breaks parsers, a minute; gets clang from Debian if it is not here
 # make lint    style, types and import rules; `make format` mends what can be mended
 # make clean   removes what the other targets made; built cascades stay (make distclean removes .venv too)
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo cpp test lint format clean distclean
+.PHONY: help demo cpp test fuzz lint format clean distclean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -56,6 +57,9 @@ cpp: $(VENV)/.installed-cpp
 
 test: $(VENV)/.installed-dev $(VENV)/.installed-kernels
 	$(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder $(ARGS)
+
+fuzz: $(VENV)/.installed-dev
+	$(BIN)/python runtime/cpp/tools/fuzz.py $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check

@@ -111,45 +111,160 @@ def edit_toy(edit_cascade: EditCascade) -> EditToy:
 
 
 class FakeCuda:
-    """Host memory in place of device memory; copies happen at once."""
+    """Host memory in place of device memory; what is queued happens at once.
 
-    cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)
+    `told` has every call in order, with what a test may want to see of it.
+    """
+
+    cudaMemcpyKind = SimpleNamespace(
+        cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2, cudaMemcpyDeviceToDevice=3
+    )
+    cudaDeviceAttr = SimpleNamespace(cudaDevAttrMemoryPoolsSupported=115)
+    cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)
+    cudaStreamNonBlocking, cudaEventDefault = 1, 0
+    cudaEventBlockingSync, cudaEventDisableTiming = 1, 2
 
     def __init__(self) -> None:
-        self.blocks: dict[int, Any] = {}
-        self.waits = 0
+        self.blocks: dict[int, Any] = {}  # device memory
+        self.pinned: dict[int, Any] = {}  # page-locked host memory
+        self.events: dict[int, int] = {}  # event -> moment it was recorded, 0 before
+        self.graphs: dict[int, list[Callable[[], object]]] = {}
+        self.capturing: list[Callable[[], object]] | None = None
+        self.pooled, self.can_capture, self.streams = 1, True, 0
+        self.told: list[tuple[Any, ...]] = []
+
+    @property
+    def waits(self) -> int:
+        """How often the host waited for all that was queued."""
+        return sum(call[0] == "wait" for call in self.told)
+
+    def queue(self, work: Callable[[], object]) -> None:
+        """Work of an engine on the stream: done at once, or part of the graph that is captured."""
+        if self.capturing is None:
+            work()
+        else:
+            self.capturing.append(work)
 
     def cudaSetDevice(self, _: int) -> tuple[int]:
         return (0,)
 
-    def cudaStreamCreate(self) -> tuple[int, int]:
+    def cudaDeviceGetAttribute(self, attribute: int, _: int) -> tuple[int, int]:
+        assert attribute == 115
+        return 0, self.pooled
+
+    def cudaStreamCreateWithFlags(self, _: int) -> tuple[int, int]:
+        self.streams += 1
         return 0, 77
 
+    def cudaStreamDestroy(self, _: int) -> tuple[int]:
+        self.streams -= 1
+        return (0,)
+
     def cudaMalloc(self, size: int) -> tuple[int, int]:
-        if size > 1 << 30:
-            return 2, 0
-        block = ctypes.create_string_buffer(size)
-        self.blocks[ctypes.addressof(block)] = block
-        return 0, ctypes.addressof(block)
+        return self._take(self.blocks, size)
+
+    def cudaMallocAsync(self, size: int, stream: int) -> tuple[int, int]:
+        assert stream == 77 and self.pooled
+        return self._take(self.blocks, size)
 
     def cudaFree(self, address: int) -> tuple[int]:
+        assert not self.pooled
         del self.blocks[address]
         return (0,)
 
+    def cudaFreeAsync(self, address: int, _: int) -> tuple[int]:
+        assert self.pooled
+        del self.blocks[address]
+        return (0,)
+
+    def cudaMallocHost(self, size: int) -> tuple[int, int]:
+        return self._take(self.pinned, size)
+
+    def cudaFreeHost(self, address: int) -> tuple[int]:
+        del self.pinned[address]
+        return (0,)
+
     def cudaMemcpyAsync(self, to: int, source: int, size: int, kind: int, _: int) -> tuple[int]:
-        assert kind in (1, 2)
+        assert kind in (1, 2, 3) and self.capturing is None
+        # A copy from memory that is not page-locked would make the host wait.
+        assert kind != 1 or any(a <= source < a + len(b) for a, b in self.pinned.items())
         ctypes.memmove(to, source, size)
+        self.told.append(("copy", kind, size))
         return (0,)
 
     def cudaMemGetInfo(self) -> tuple[int, int, int]:
         return 0, 3 << 30, 4 << 30
 
     def cudaStreamSynchronize(self, _: int) -> tuple[int]:
-        self.waits += 1
+        self.told.append(("wait",))
+        return (0,)
+
+    def cudaEventCreateWithFlags(self, flags: int) -> tuple[int, int]:
+        event = 1000 + len(self.told)
+        self.told.append(("event", event, flags))
+        self.events[event] = 0
+        return 0, event
+
+    def cudaEventRecord(self, event: int, _: int) -> tuple[int]:
+        self.told.append(("record", event))
+        self.events[event] = len(self.told)
+        return (0,)
+
+    def cudaEventQuery(self, event: int) -> tuple[int]:
+        return (0 if self.events[event] else 600,)
+
+    def cudaEventSynchronize(self, event: int) -> tuple[int]:
+        self.told.append(("wait for", event))
+        return (0,)
+
+    def cudaEventElapsedTime(self, start: int, stop: int) -> tuple[int, float]:
+        return 0, 1000.0 * (self.events[stop] - self.events[start])
+
+    def cudaEventDestroy(self, event: int) -> tuple[int]:
+        del self.events[event]
+        return (0,)
+
+    def cudaStreamBeginCapture(self, _: int, mode: int) -> tuple[int]:
+        assert mode == 1 and self.capturing is None
+        self.capturing = []
+        return (0,)
+
+    def cudaStreamEndCapture(self, _: int) -> tuple[int, int]:
+        assert self.capturing is not None
+        graph, self.capturing = self.capturing, None
+        if not self.can_capture:
+            return 901, 0
+        self.told.append(("capture",))
+        self.graphs[len(self.told)] = graph
+        return 0, len(self.told)
+
+    def cudaGraphInstantiate(self, graph: int, _: int) -> tuple[int, int]:
+        self.graphs[-graph] = self.graphs[graph]
+        return 0, -graph
+
+    def cudaGraphDestroy(self, graph: int) -> tuple[int]:
+        del self.graphs[graph]
+        return (0,)
+
+    def cudaGraphExecDestroy(self, graph: int) -> tuple[int]:
+        del self.graphs[graph]
+        return (0,)
+
+    def cudaGraphLaunch(self, graph: int, _: int) -> tuple[int]:
+        self.told.append(("replay", graph))
+        for work in self.graphs[graph]:
+            work()
         return (0,)
 
     def cudaGetErrorName(self, error: int) -> tuple[int, bytes]:
         return 0, b"cudaErrorMemoryAllocation" if error == 2 else b"cudaErrorUnknown"
+
+    def _take(self, blocks: dict[int, Any], size: int) -> tuple[int, int]:
+        if size > 1 << 30:
+            return 2, 0
+        block = ctypes.create_string_buffer(size)
+        blocks[ctypes.addressof(block)] = block
+        return 0, ctypes.addressof(block)
 
 
 @pytest.fixture

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import ctypes
 import enum
+import gc
 import hashlib
+import itertools
 import json
 import sys
 from collections.abc import Callable, Mapping
@@ -20,7 +22,7 @@ import pytest
 from msgspec import structs
 
 from edgereel import builds, cli_verify, kernel_library, plan
-from edgereel.backends import cuda, trt, trt_library
+from edgereel.backends import Footprint, cuda, trt, trt_library
 from edgereel.errors import BackendUnavailable, BuildMismatch, EngineError
 from edgereel.files import sha256
 
@@ -34,8 +36,9 @@ class Severity(enum.IntEnum):
 class FakeContext:
     """Doubles `x`; counts what it is told."""
 
-    def __init__(self, calls: list[str]) -> None:
-        self.calls = calls
+    def __init__(self, engine: FakeEngine) -> None:
+        self.engine, self.calls = engine, engine.calls
+        self.memory = (0, 0)
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.addresses: dict[str, int] = {}
 
@@ -51,24 +54,42 @@ class FakeContext:
         self.calls.append(f"address {name}")
         self.addresses[name] = address
 
+    def set_device_memory(self, address: int, size: int) -> None:
+        self.calls.append(f"memory {size}")
+        assert size >= self.engine.work
+        self.memory = (address, size)
+
     def execute_async_v3(self, stream: int) -> bool:
-        assert stream == 77
+        assert stream == 77 and self.memory[0]
+        self.calls.append("execute")
         count = int(np.prod(self.shapes["x"]))
         kind = ctypes.c_float * count
         x, y = (kind.from_address(self.addresses[name]) for name in ("x", "y"))
-        y[:] = [2 * value for value in x]
+
+        def double() -> None:
+            y[:] = [2 * value for value in x]
+
+        self.engine.cuda.queue(double)
         return True
 
 
 class FakeEngine:
+    """An engine; one whose content is a number works in that many bytes."""
+
     num_io_tensors = 2
+    cuda: Any = None
 
     def __init__(self, content: bytes) -> None:
-        self.output = "FLOAT" if content == b"good" else "HALF"
+        self.output = "HALF" if content == b"half" else "FLOAT"
+        self.work = int(content) if content.isdigit() else 100
         self.calls: list[str] = []
 
-    def create_execution_context(self) -> FakeContext:
-        return FakeContext(self.calls)
+    def create_execution_context(self, strategy: str) -> FakeContext:
+        assert strategy == "user managed"
+        return FakeContext(self)
+
+    def get_device_memory_size_for_profile_v2(self, _: int) -> int:
+        return self.work
 
     def get_tensor_name(self, index: int) -> str:
         return "xy"[index]
@@ -96,7 +117,15 @@ def machine(monkeypatch: pytest.MonkeyPatch, fake_cuda: Any) -> Any:
     """A machine with a GPU, cuda-python and tensorrt 11.3, all fake."""
     logger = type("ILogger", (), {"Severity": Severity})
     modes = SimpleNamespace(INPUT=0, OUTPUT=1)
-    module = SimpleNamespace(ILogger=logger, Runtime=FakeRuntime, TensorIOMode=modes)
+    strategies = SimpleNamespace(USER_MANAGED="user managed")
+    module = SimpleNamespace(
+        ILogger=logger,
+        Runtime=FakeRuntime,
+        TensorIOMode=modes,
+        ExecutionContextAllocationStrategy=strategies,
+    )
+    monkeypatch.setattr(FakeEngine, "cuda", fake_cuda)
+    fake_cuda.module = module
 
     def library(name: str | None = None) -> trt_library.Library:
         if name not in (None, "tensorrt"):
@@ -195,21 +224,241 @@ def test_nothing_is_bound_twice(machine: Any, tmp_path: Path) -> None:
     backend, engine = opened(cascade(tmp_path / "a"))
     x, y = backend.empty("float32", (1, 2)), backend.empty("float32", (1, 2))
     other = backend.empty("float32", (1, 2))
-    calls = engine._engine.calls
+    calls = engine._opened.engine.calls
     engine.run({"x": x}, {"y": y})
-    assert calls == ["profile 0", "shape x", "address x", "address y"]
-    engine.run({"x": x}, {"y": y})
+    first = ["profile 0", "memory 100", "shape x", "address x", "address y", "execute"]
+    assert calls == first
     engine.run({"x": x}, {"y": other})
-    assert calls[4:] == ["address y"]
+    engine.run({"x": x}, {"y": y})
+    assert calls[len(first) :] == ["address y", "execute"] * 2
+
+
+def loop(backend: trt.Trt, engine: Any, times: int) -> None:
+    """A sampling loop's calls: two buffers in turn."""
+    pair = [backend.empty("float32", (1, 2)) for _ in range(2)]
+    for k in range(times):
+        engine.run({"x": pair[k % 2]}, {"y": pair[1 - k % 2]})
+
+
+def kinds(machine: Any) -> list[str]:
+    """What of CUDA was called, without the events that pace it."""
+    return [call[0] for call in machine.told if call[0] in ("capture", "replay", "copy", "wait")]
+
+
+def test_calls_that_come_again_are_captured_once(machine: Any, tmp_path: Path) -> None:
+    """Of ten calls two are queued, two captured and eight replayed; none is waited for."""
+    backend, engine = opened(cascade(tmp_path / "a"))
+    machine.told.clear()
+    loop(backend, engine, 10)
+    assert kinds(machine) == ["capture", "replay"] * 2 + ["replay"] * 6
+    assert engine._opened.engine.calls.count("execute") == 4
+
+
+def test_a_replayed_call_computes(machine: Any, tmp_path: Path) -> None:
+    backend, engine = opened(cascade(tmp_path / "a"))
+    x, y = backend.put(np.ones((1, 2), np.float32)), backend.empty("float32", (1, 2))
+    for value in (1, 2, 3, 4):
+        backend.copy(np.full((1, 2), value, np.float32), x)
+        engine.run({"x": x}, {"y": y})
+        np.testing.assert_array_equal(backend.get(y), [[2 * value] * 2])
+    assert "replay" in kinds(machine)
+
+
+def test_other_shapes_or_memory_end_the_graphs(machine: Any, tmp_path: Path) -> None:
+    """A graph is only valid for the shapes and the arena that it was captured with."""
+    both: Mapping[str, builds.Precision] = {"double": "fp16", "other": "fp16"}
+    found = cascade(tmp_path / "a", b"200", both)
+    backend, engine = opened(found)
+    x, y = backend.empty("float32", (1, 2)), backend.empty("float32", (1, 2))
+    for _ in range(3):
+        engine.run({"x": x}, {"y": y})
+    assert kinds(machine) == ["capture", "replay", "replay"]
+    backend._arena.at_least(300)
+    machine.told.clear()
+    for _ in range(2):
+        engine.run({"x": x}, {"y": y})
+    assert kinds(machine) == ["capture", "replay"]
+    assert len(machine.graphs) == 1  # the old one was destroyed
+    other = backend.load(found.folder, found.graphs["other"])
+    other.run({"x": x}, {"y": y})
+    assert other._opened.engine.calls[1] == "memory 300"  # one arena for all
+
+
+def test_few_graphs_are_kept(machine: Any, tmp_path: Path) -> None:
+    """Of six calls that come again, the oldest two are captured anew when they come once more."""
+    backend, engine = opened(cascade(tmp_path / "a"))
+    buffers = [backend.empty("float32", (1, 2)) for _ in range(7)]
+    for _ in range(2):
+        for x, y in itertools.pairwise(buffers):
+            engine.run({"x": x}, {"y": y})
+    assert kinds(machine).count("capture") == 6 and len(machine.graphs) == 4
+
+
+def test_a_larger_arena_takes_the_place_of_the_old(machine: Any, tmp_path: Path) -> None:
+    """The memory of both is never needed at once."""
+    backend = trt.Trt(cascade(tmp_path / "a"))
+    held: list[int] = []
+    allocate = machine.cudaMallocAsync
+    machine.cudaMallocAsync = lambda *a: (held.append(len(machine.blocks)), allocate(*a))[1]
+    first, same = backend._arena.at_least(100).address, backend._arena.at_least(50).address
+    backend._arena.at_least(200)
+    assert first == same and held == [0, 0] and len(machine.blocks) == 1
+
+
+def test_what_cannot_be_captured_is_queued(machine: Any, tmp_path: Path) -> None:
+    machine.can_capture = False
+    backend, engine = opened(cascade(tmp_path / "a"))
+    x, y = backend.put(np.ones((1, 2), np.float32)), backend.empty("float32", (1, 2))
+    for _ in range(4):
+        engine.run({"x": x}, {"y": y})
+    assert kinds(machine)[1:] == []
+    assert engine._opened.engine.calls.count("execute") == 5  # one of them in the attempt
+    np.testing.assert_array_equal(backend.get(y), [[2, 2]])
+
+
+def test_the_host_is_two_calls_ahead_at_most(machine: Any, tmp_path: Path) -> None:
+    """So that progress is true and a cancelled loop ends within a step."""
+    backend, engine = opened(cascade(tmp_path / "a"))
+    machine.told.clear()
+    loop(backend, engine, 6)
+    records = [call[1] for call in machine.told if call[0] == "record"]
+    waits = [call[1] for call in machine.told if call[0] == "wait for"]
+    assert len(records) == 6 and waits == records[:4]
+    at = [machine.told.index(("wait for", event)) for event in waits]
+    assert all(machine.told.index(("record", records[k + 2])) < at[k] for k in range(4))
+
+
+@pytest.mark.parametrize(("over", "blocks"), [(True, 1), (False, 4)])
+def test_host_memory_of_a_copy_is_used_again_when_it_is_over(
+    machine: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, over: bool, blocks: int
+) -> None:
+    """An array may change as soon as the copy is queued."""
+    backend = trt.Trt(cascade(tmp_path / "a"))
+    monkeypatch.setattr(machine, "cudaEventQuery", lambda _: (0 if over else 600,))
+    target, array = backend.empty("float32", (4,)), np.zeros(4, np.float32)
+    for _ in range(4):
+        array += 1
+        backend.copy(array, target)
+    assert len(machine.pinned) == blocks
+    np.testing.assert_array_equal(backend.get(target), [4] * 4)
+    assert machine.pinned == {}
+
+
+@pytest.mark.parametrize("pooled", [1, 0])
+def test_memory_of_old_devices_is_not_pooled(machine: Any, tmp_path: Path, pooled: int) -> None:
+    machine.pooled = pooled  # the fake refuses the functions of the other kind
+    backend = trt.Trt(cascade(tmp_path / "a"))
+    backend.get(backend.put(np.ones(3, np.float32)))
+    assert machine.blocks == {}
+
+
+def test_nothing_is_left_over(machine: Any, tmp_path: Path) -> None:
+    """Memory, events, graphs and the stream go with the backend and its engine."""
+    backend, engine = opened(cascade(tmp_path / "a"))
+    loop(backend, engine, 9)
+    assert machine.graphs and machine.events and machine.streams == 1
+    del backend, engine
+    gc.collect()
+    assert machine.graphs == machine.events == machine.blocks == machine.pinned == {}
+    assert machine.streams == 0
+
+
+def test_time_is_that_of_the_device(machine: Any, tmp_path: Path) -> None:
+    backend = trt.Trt(cascade(tmp_path / "a"))
+    start, stop = backend.mark(), backend.mark()
+    assert backend.seconds(start, stop) == 2.0  # the fake's clock: calls between the two
+    assert machine.told[-1] == ("wait for", stop.handle)
+
+
+def test_footprint_is_what_the_compiler_told(machine: Any, tmp_path: Path) -> None:
+    backend = trt.Trt(cascade(tmp_path / "a"))
+    assert backend.footprint("double") == Footprint(weights=0, activations=0)
+    assert backend.free_memory() == 3 << 30
+
+
+def test_weights_are_streamed_where_they_do_not_fit(
+    machine: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(FakeEngine, "streamable_weights_size", 1, raising=False)
+    monkeypatch.setattr(
+        FakeEngine, "get_weight_streaming_automatic_budget", lambda _: 5, raising=False
+    )
+    backend, engine = opened(cascade(tmp_path / "a"))
+    assert backend.describe()["streamed_weights"] == "none"
+    assert not hasattr(engine._opened.engine, "weight_streaming_budget_v2")
+    monkeypatch.setattr(FakeEngine, "streamable_weights_size", 4 << 30)
+    backend, engine = opened(cascade(tmp_path / "b"))
+    assert engine._opened.engine.weight_streaming_budget_v2 == 5
+    assert backend.describe()["streamed_weights"] == "double"
+
+
+class FakeCache:
+    """TensorRT-RTX's cache of kernels: it has what was compiled for each context."""
+
+    def __init__(self) -> None:
+        self.content = b""
+
+    def deserialize(self, content: bytes) -> bool:
+        self.content = content
+        return True
+
+    def serialize(self) -> bytes:
+        self.content += b"+"
+        return self.content
+
+
+class FakeConfig:
+    """TensorRT-RTX's IRuntimeConfig."""
+
+    def __init__(self) -> None:
+        self.strategy, self.cache = "", FakeCache()
+
+    def set_execution_context_allocation_strategy(self, strategy: str) -> None:
+        self.strategy = strategy
+
+    def create_runtime_cache(self) -> FakeCache:
+        return FakeCache()
+
+    def set_runtime_cache(self, cache: FakeCache) -> None:
+        self.cache = cache
+
+
+def test_what_rtx_compiles_is_kept_in_the_build(
+    machine: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Written once per call that made contexts; read by the next program."""
+    machine.module.IRuntimeCache = FakeCache
+    monkeypatch.setattr(FakeEngine, "create_runtime_config", lambda _: FakeConfig(), raising=False)
+    asked: list[FakeConfig] = []
+
+    def context(engine: FakeEngine, config: FakeConfig) -> FakeContext:
+        asked.append(config)
+        return FakeContext(engine)
+
+    monkeypatch.setattr(FakeEngine, "create_execution_context", context)
+    found = cascade(tmp_path / "a")
+    for expected in (b"+", b"++"):
+        backend = trt.Trt(found)
+        engine: Any = backend.load(found.folder, found.graphs["double"])
+        x = backend.empty("float32", (1, 2))
+        engine.run({"x": x}, {"y": x})
+        backend.done()
+        (file,) = found.folder.glob(f"builds/*/{trt.RUNTIME_CACHE}")
+        assert file.read_bytes() == expected
+        file.touch()
+        backend.done()
+        assert file.read_bytes() == expected
+    assert all(config.strategy == "user managed" for config in asked)
+    assert opened(found)  # the build is still whole
 
 
 def test_memory_goes_with_its_last_view(machine: Any, tmp_path: Path) -> None:
     backend = trt.Trt(cascade(tmp_path / "a"))
     view: Any = backend.put(np.ones((4, 2), np.float32))[1:3]
-    assert len(machine.blocks) == 1
+    assert len(machine.blocks) == len(machine.pinned) == 1
     np.testing.assert_array_equal(backend.get(view), np.ones((2, 2)))
     del view
-    assert machine.blocks == {}
+    assert machine.blocks == machine.pinned == machine.events == {}
     with pytest.raises(EngineError, match="cudaErrorMemoryAllocation"):
         backend.empty("float32", (1 << 30, 2))
 

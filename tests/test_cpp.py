@@ -130,6 +130,15 @@ def test_wrong_plans_are_refused_with_the_same_sentences(cpp: Probe) -> None:
         assert wanted.startswith(place) and found == wanted
 
 
+@pytest.mark.parametrize("field", ["flops", "traffic"])
+@pytest.mark.parametrize("terms", [{"K*h*w": 2.0, "": 3}, {"K*q": 1.0}, {"K": -1}, {"K": "x"}, [1]])
+def test_work_is_a_polynomial_of_the_inputs(cpp: Probe, field: str, terms: Any) -> None:
+    document = json.loads((TRACE / "plan.json").read_text())
+    document["graphs"]["step"][field] = terms
+    wanted, found = parsed(cpp, json.dumps(document).encode())
+    assert found == wanted and bool(wanted) == (terms != {"K*h*w": 2.0, "": 3})
+
+
 @pytest.mark.parametrize(
     "text",
     [

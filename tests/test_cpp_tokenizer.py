@@ -52,7 +52,7 @@ def clip(pattern: str = CLIP, *, normalized: bool = False) -> str:
 
 
 def unigram() -> str:
-    """A tokenizer as T5's is, without the table of characters of its normalizer."""
+    """A tokenizer as T5's is, without a normalizer; test_cpp_t5.py has those with one."""
     made = tokenizers.Tokenizer(models.Unigram())
     splits = [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
     made.pre_tokenizer = pre_tokenizers.Sequence(splits)
@@ -171,16 +171,15 @@ def test_file_that_is_no_tokenizer(cpp: Probe, tmp_path: Path, text: str) -> Non
 
 
 def test_what_is_not_known_is_named(cpp: Probe, tmp_path: Path) -> None:
-    """Such as the normalizer of T5's published tokenizer."""
     made = tokenizers.Tokenizer(models.WordPiece({"[UNK]": 0}, unk_token="[UNK]"))
     made.save(str(tmp_path / "t.json"))
     asked = {"file": str(tmp_path / "t.json"), "length": 8, "pad_id": 0, "texts": ["a"]}
     with pytest.raises(Refused, match="its model is a WordPiece"):
         cpp.ask("tokens", **asked)
     document = json.loads(unigram())
-    document["normalizer"] = {"type": "Precompiled", "precompiled_charsmap": ""}
+    document["normalizer"] = {"type": "Nmt"}
     (tmp_path / "t.json").write_text(json.dumps(document))
-    with pytest.raises(Refused, match="its normalizer is a Precompiled"):
+    with pytest.raises(Refused, match="its normalizer is a Nmt"):
         cpp.ask("tokens", **asked)
 
 

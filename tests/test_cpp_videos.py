@@ -152,6 +152,7 @@ def test_a_video_file_is_read_and_one_is_written(cpp: Probe, tmp_path: Path) -> 
 
 # Bad input
 
+NAN = np.float32(np.nan)
 CALLS: list[tuple[Path, dict[str, Any]]] = [
     (TOY, {}),
     (TOY, {"prompt": ""}),
@@ -172,6 +173,9 @@ CALLS: list[tuple[Path, dict[str, Any]]] = [
     (TOY, {"prompt": "x", "noise": {"nothing": np.zeros(3, np.float32)}}),
     (TOY, {"prompt": "x", "noise": {"sr_noise": np.zeros((3, 8, 7), np.float32)}}),
     (TOY, {"prompt": "x", "noise": {"sr.z.x": np.zeros(3, np.float32)}}),
+    # not finite: what a loop begins with, and what its second step makes
+    (TOY, {"prompt": "x", "noise": {"decoder_noise": np.full((1, 3, 6, 4, 4), NAN)}}),
+    (TOY, {"prompt": "x", "noise": {"sr.z.1": np.full((3, 8, 8), np.inf, np.float32)}}),
     (TRACE, {"mode": "tiles", "tile": 3, "shared_sides": 3}),
     (TRACE, {"mode": "trace", "video": np.zeros((2, 8, 8, 4), np.uint8)}),
     (TRACE, {"mode": "trace", "video": np.full((2, 8, 8), 1.5, np.float32)}),

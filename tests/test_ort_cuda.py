@@ -5,9 +5,12 @@ ONNX Runtime's provider for CPUs takes the place of that for GPUs.
 
 from __future__ import annotations
 
+import importlib.machinery
 import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,35 +32,132 @@ def machine(monkeypatch: pytest.MonkeyPatch, fake_cuda: Any) -> Any:
     monkeypatch.setattr(ort_cuda, "runtime_api", lambda: fake_cuda)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: PROVIDERS)
     monkeypatch.setattr(ort_cuda.Engine, "place", "cpu")
-    told = []
+    sessions = []
     session = onnxruntime.InferenceSession
 
-    def opened(*words: Any, providers: Any) -> Any:
-        told.append(providers)
-        return session(*words, providers=PROVIDERS[1:])
+    def opened(path: str, options: Any, providers: Any = None) -> Any:
+        sessions.append(providers)
+        if fake_cuda.refuses_graphs and "enable_cuda_graph" in str(providers):
+            raise RuntimeError("a node is on the CPU")
+        return session(path, options, providers=PROVIDERS[1:])
+
+    class Options(onnxruntime.RunOptions):
+        def add_run_config_entry(self, key: str, value: str) -> None:
+            super().add_run_config_entry(key, value)
+            if key == "gpu_graph_id":
+                self.graph = int(value)
+
+    run = onnxruntime.InferenceSession.run_with_iobinding
+
+    def counted(self: Any, binding: Any, *options: Any) -> None:
+        fake_cuda.graph_ids.extend(o.graph for o in options)
+        run(self, binding, *options)
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", opened)
-    fake_cuda.told = told
+    monkeypatch.setattr(onnxruntime, "RunOptions", Options)
+    monkeypatch.setattr(session, "run_with_iobinding", counted)
+    fake_cuda.sessions, fake_cuda.graph_ids, fake_cuda.refuses_graphs = sessions, [], False
     return fake_cuda
 
 
 def test_a_video_is_that_of_the_cpu(machine: Any, toy: Path) -> None:
     """The same engines on the same noise; the sampling loop does not wait for the device."""
     expected = edgereel.load(toy, backend="ort")(PROMPT, seed=3).frames
-    machine.told.clear()
+    machine.sessions.clear()
     cascade = edgereel.load(toy, backend="ort-cuda")
     waits = []
     for steps in (4, 12):
-        machine.waits = 0
+        machine.told.clear()
         video = cascade(PROMPT, seed=3, steps=steps)
         waits.append(machine.waits)
     np.testing.assert_array_equal(cascade(PROMPT, seed=3).frames, expected)
     assert waits[0] == waits[1]
     assert video.metadata["backend"] == "ort-cuda"
-    options = {"device_id": "0", "user_compute_stream": "77"}
-    assert machine.told and all(
-        providers == [(PROVIDERS[0], options), PROVIDERS[1]] for providers in machine.told
+    options = {"device_id": "0", "user_compute_stream": "77", "enable_cuda_graph": "1"}
+    assert machine.sessions and all(
+        providers == [(PROVIDERS[0], options), PROVIDERS[1]] for providers in machine.sessions
     )
+
+
+def test_calls_that_come_again_have_numbers(machine: Any, toy: Path) -> None:
+    """-1 is not captured; what is bound to a number never changes."""
+    cascade = edgereel.load(toy, backend="ort-cuda")
+    cascade(PROMPT, seed=3, steps=8, mode="video")
+    at = machine.graph_ids.index(1)
+    # text; the first three steps, whose buffers are new or seen once; then two sets in turn
+    assert machine.graph_ids[: at + 5] == [-1] * at + [1, 2, 1, 2, 1] and at == 4
+    assert max(machine.graph_ids) <= 4
+
+
+def test_a_graph_that_cannot_be_captured_runs_without(machine: Any, toy: Path) -> None:
+    machine.refuses_graphs = True
+    expected = edgereel.load(toy, backend="ort")(PROMPT).frames
+    cascade = edgereel.load(toy, backend="ort-cuda")
+    np.testing.assert_array_equal(cascade(PROMPT).frames, expected)
+    assert {"enable_cuda_graph" in p[0][1] for p in machine.sessions[-2:]} == {True, False}
+
+
+def test_tensorrt_keeps_its_engines_beside_ours(
+    machine: Any, toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    available = ["TensorrtExecutionProvider", *PROVIDERS]
+    with pytest.raises(edgereel.BackendUnavailable, match="without its TensorrtExecutionProvider"):
+        edgereel.load(toy, backend="ort-tensorrt")
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: available)
+    cascade = edgereel.load(toy, backend="ort-tensorrt")
+    video = cascade(PROMPT)
+    stream = {"device_id": "0", "user_compute_stream": "77"}
+    kept = str(toy / "builds" / "ort-tensorrt")
+    cache = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": kept}
+    assert machine.sessions[-1] == [
+        ("TensorrtExecutionProvider", stream | cache),
+        ("CUDAExecutionProvider", stream),
+        "CPUExecutionProvider",
+    ]
+    assert video.metadata["provider"] == "TensorrtExecutionProvider"
+
+
+def test_tensorrt_rtx_is_a_plugin(machine: Any, toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its library is registered once; a machine without a GPU it can use is told so."""
+    with pytest.raises(
+        edgereel.BackendUnavailable,
+        match=r"pip install 'edgereel\[ort\]' onnxruntime-ep-nv-tensorrt-",
+    ):
+        edgereel.load(toy, backend="ort-tensorrt-rtx")
+    name, told = "NvTensorRTRTXExecutionProvider", list[Any]()
+    plugin = ModuleType("onnxruntime_ep_nv_tensorrt_rtx")
+    plugin.__spec__ = importlib.machinery.ModuleSpec(plugin.__name__, None)
+    plugin.get_ep_name = lambda: name  # type: ignore[attr-defined]
+    plugin.get_library_path = lambda: "/lib/rtx.so"  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, plugin.__name__, plugin)
+    devices: list[Any] = []
+    monkeypatch.setattr(onnxruntime, "get_ep_devices", lambda: devices)
+
+    def register(*words: str) -> None:
+        told.append(words)
+        devices.extend(machine.found)
+
+    monkeypatch.setattr(onnxruntime, "register_execution_provider_library", register)
+
+    class Options(onnxruntime.SessionOptions):
+        def add_provider_for_devices(self, chosen: Any, options: dict[str, str]) -> None:
+            told.append((chosen, options))
+
+    monkeypatch.setattr(onnxruntime, "SessionOptions", Options)
+    machine.found = []
+    with pytest.raises(edgereel.EngineError, match="finds no GPU it can use"):
+        edgereel.load(toy, backend="ort-tensorrt-rtx")(PROMPT)
+    told.clear()
+    machine.found = [SimpleNamespace(ep_name="other"), SimpleNamespace(ep_name=name)]
+    edgereel.load(toy, backend="ort-tensorrt-rtx")(PROMPT)
+    options = {
+        "device_id": "0",
+        "user_compute_stream": "77",
+        "has_user_compute_stream": "1",
+        "nv_runtime_cache_path": str(toy / "builds" / "ort-tensorrt-rtx"),
+    }
+    assert told[0] == (name, "/lib/rtx.so")
+    assert told[1:] == [([machine.found[1]], options)] * (len(told) - 1) and len(told) > 2
 
 
 def test_memory_is_that_of_the_gpu(machine: Any, toy: Path) -> None:
@@ -71,7 +171,7 @@ def test_memory_is_that_of_the_gpu(machine: Any, toy: Path) -> None:
     [
         (
             lambda p: p.setattr(onnxruntime, "get_available_providers", lambda: PROVIDERS[1:]),
-            r"without its CUDA provider; pip uninstall onnxruntime, then pip install",
+            r"without its CUDAExecutionProvider; pip uninstall onnxruntime, then pip install",
         ),
         (lambda p: p.setattr(ort_cuda, "device", lambda: None), "no CUDA GPU answers here"),
         (

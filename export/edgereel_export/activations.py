@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from edgereel.plan import TensorSpec
 
-__all__ = ["activations"]
+__all__ = ["Bytes", "Sizes", "activations", "monomials"]
 
 Bytes = dict[str, float]  # a product of symbols -> how many bytes of it
 
@@ -51,11 +51,11 @@ def activations(
         example: a size of every symbol; peaks are looked for there and at larger sizes.
     """
     model = onnx.load(path, load_external_data=False)
-    lives = _lives(model.graph, _Sizes(model.graph, inputs))
+    lives = _lives(model.graph, Sizes(model.graph, inputs))
     return tuple(_peaks(lives, example)) if lives else ()
 
 
-class _Sizes:
+class Sizes:
     """The sizes of the values of a graph, in symbols of the plan."""
 
     def __init__(self, graph: Any, inputs: Mapping[str, TensorSpec]) -> None:
@@ -82,7 +82,7 @@ class _Sizes:
         if key not in self._known:
             known = kind and None not in shape
             size = sympy.Mul(_item(kind), *shape) if known else sympy.Integer(0)
-            self._known[key] = _monomials(size)
+            self._known[key] = monomials(size)
         return self._known[key]
 
     def shape(self, name: str) -> tuple[Any, ...]:
@@ -106,7 +106,7 @@ def _divided(ratio: Any) -> Any:
     return rest + sympy.floor(constant)
 
 
-def _monomials(size: Any) -> Bytes:
+def monomials(size: Any) -> Bytes:
     """The terms of a polynomial; those below 0 are left out, so it is not underestimated."""
     symbols = sorted(size.free_symbols, key=str)
     if not size.is_polynomial(*symbols) or any(not symbol.is_positive for symbol in symbols):
@@ -134,7 +134,7 @@ class _Life:
     last: int = 0
 
 
-def _lives(graph: Any, sizes: _Sizes) -> list[_Life]:
+def _lives(graph: Any, sizes: Sizes) -> list[_Life]:
     """What takes memory inside a graph, and when."""
     outside = {value.name for value in (*graph.input, *graph.output, *graph.initializer)}
     last = {name: at for at, node in enumerate(graph.node) for name in _read(node)}
@@ -158,7 +158,7 @@ def _lives(graph: Any, sizes: _Sizes) -> list[_Life]:
 
 
 def _shared(
-    node: Any, name: str, at: int, owners: Mapping[str, _Life], sizes: _Sizes
+    node: Any, name: str, at: int, owners: Mapping[str, _Life], sizes: Sizes
 ) -> _Life | None:
     """The memory of an input that an output is a view of, or that it is written over."""
     if node.op_type in _VIEWS:
@@ -180,7 +180,7 @@ def _read(node: Any) -> Iterator[str]:
                 yield from _read(deeper)
 
 
-def _workspace(node: Any, sizes: _Sizes) -> Bytes:
+def _workspace(node: Any, sizes: Sizes) -> Bytes:
     """What a node takes beside its inputs and outputs."""
     if node.op_type == "TemporalAttention":  # its definition: parts cut out, turned, and scores
         rows, frames, pixels, _ = sizes.shape(node.input[0])

@@ -24,8 +24,10 @@ from .activations import activations
 from .exact_group_norm import exact_group_norm
 from .group_norm import as_function
 from .light_decomposition import light_decomposition
+from .light_rewriting import light_rewriting
 from .shared_weights import SharedWeights
 from .temporal_attention import define
+from .work import work
 
 __all__ = ["OPSET", "TOLERANCE", "Graph", "export", "fitting"]
 
@@ -77,7 +79,7 @@ def export(
     path.parent.mkdir(parents=True, exist_ok=True)
     # to look up sizes that are free takes longer than to work them out again
     uncached = torch._dynamo.config.patch(fake_tensor_cache_enabled=False)
-    with _quiet(), torch.no_grad(), uncached:
+    with _quiet(), torch.no_grad(), uncached, light_rewriting():
         try:
             with light_decomposition():
                 program = _traced(graph, inputs, optimize=not drawn)
@@ -103,6 +105,7 @@ def export(
         golden=None if drawn else f"golden/{name}.npz",
         precision=graph.precision,
         activations=activations(path, specs, _example(graph)),
+        **work(path, specs)._asdict(),
     )
 
 

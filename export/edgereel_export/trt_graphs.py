@@ -6,7 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from edgereel.errors import InputError
-from edgereel.plan import Denoise, Run, load, ops
+from edgereel.plan import graphs_of, load, ops
 from edgereel_export import trt_plugin
 
 __all__ = ["chosen"]
@@ -21,7 +21,7 @@ def chosen(
         InputError: one is asked for that is not among them, or there is none.
     """
     plan = load(folder)
-    used = {op.graph for op in ops(plan.modes.values()) if isinstance(op, Run | Denoise)}
+    used = graphs_of(ops(plan.modes.values()))
     known = [name for name in plan.graphs if name in used or graphs is not None]
     if plugin:
         known = [n for n in known if trt_plugin.has_op(plan.check_file(plan.graphs[n].file))]

@@ -1,4 +1,4 @@
-"""The command line: generate, explain, verify, doctor. The only module that prints.
+"""The command line: generate, batch, bench, explain, verify, doctor. The only module that prints.
 
 Exit codes: 0 done; 1 something failed while running, or `verify` found a wrong graph; 2 the
 command, an input or the cascade folder is wrong; 130 interrupted.
@@ -18,6 +18,8 @@ from typing import Any
 
 from edgereel import (
     __version__,
+    cli_batch,
+    cli_bench,
     cli_doctor,
     cli_explain,
     cli_flags,
@@ -36,6 +38,8 @@ __all__ = ["main"]
 _ABOUT = """usage: edgereel COMMAND ...
 
   generate DIR -p PROMPT -o out.mp4   make a video with the cascade in DIR
+  batch DIR PROMPTS --out DIR         make a clip for every prompt of a file
+  bench DIR                           measure how long it takes here, by stage
   explain DIR                         show what a cascade computes and what can be set
   verify DIR                          check on this machine that every graph is right
   doctor                              show what this machine has and what will work
@@ -81,7 +85,11 @@ def generate(words: Sequence[str]) -> int:
         print(f"backend {cascade.reason}", file=sys.stderr)
     shown = options.progress or (sys.stderr.isatty() and not options.quiet)
     with cli_progress.ProgressBar(sys.stderr, bar=shown) as bar:
-        callback = None if options.quiet and not options.progress else bar
+        callback = (
+            None
+            if options.quiet and not options.progress
+            else cli_progress.with_memory(cascade, bar)
+        )
         call = {"mode": options.mode, "callback": callback, "noise": options.noise, "params": given}
         if options.times is None:
             clips = iter([cascade(**call)])
@@ -188,6 +196,8 @@ def doctor(words: Sequence[str]) -> int:
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "generate": generate,
+    "batch": cli_batch.run,
+    "bench": cli_bench.run,
     "explain": explain,
     "verify": verify,
     "doctor": doctor,

@@ -41,11 +41,24 @@ def _backends(providers: list[str], *, gpus: bool, trt: bool) -> list[tuple[str,
     driver = "install an NVIDIA driver; `nvidia-smi` must list the GPU"
     cuda = "CUDAExecutionProvider" in providers
     install = "pip install 'edgereel[{}]'"
+    rtx = "onnxruntime-ep-nv-tensorrt-rtx"
+    plugin = _imported(rtx.replace("-", "_")) is not None
     swap = "pip uninstall onnxruntime, then " + install.format("ort-gpu")
     needs: list[tuple[str, list[tuple[bool, str, str]]]] = [
         ("ort", [(bool(providers), "onnxruntime", install.format("ort"))]),
         ("ort-cuda", [(gpus, "a CUDA GPU", driver), (cuda, "onnxruntime-gpu", swap)]),
         ("trt", [(gpus, "a CUDA GPU", driver), (trt, "TensorRT", install.format("trt"))]),
+        (
+            "ort-tensorrt",
+            [
+                (gpus, "a CUDA GPU", driver),
+                ("TensorrtExecutionProvider" in providers, "onnxruntime-gpu", swap),
+            ],
+        ),
+        (
+            "ort-tensorrt-rtx",
+            [(gpus, "a CUDA GPU", driver), (plugin, rtx, f"pip install {rtx}")],
+        ),
     ]
     rows = []
     for name, wanted in (need for need in needs if need[0] in BACKENDS):

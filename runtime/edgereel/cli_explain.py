@@ -1,6 +1,7 @@
 """A plan as text: what can be set, what runs in which order, and its size in files and bytes."""
 
 from edgereel import cli_flags
+from edgereel.cli_costs import Costs
 from edgereel.cli_table import size, table
 from edgereel.memory import Asked, Peak, open_symbols, spec_bytes, stage_peaks, writes
 from edgereel.plan import (
@@ -17,6 +18,7 @@ from edgereel.plan import (
     TensorSpec,
     Tokenize,
     VideoParam,
+    graphs_of,
     ops,
     resized,
     window_length,
@@ -67,13 +69,17 @@ def _stages(plan: Plan, mode: Mode) -> list[str]:
     lines = []
     asked = Asked(plan, mode, [sizes] * len(mode.stages))
     peaks, low = (stage_peaks(asked, low_vram=low) for low in (False, True))
+    costs = Costs(plan, mode, _symbols)
     for (number, stage), peak in zip(enumerate(mode.stages, 1), peaks, strict=True):
         chunks = "" if stage.each is None else f", {_chunks(mode, stage)}"
-        lines.append(f"  {number}. {stage.name}{chunks}; {_peak(peak)}")
+        work = costs.work(stage)
+        told = f"{work}; {_peak(peak)}" if work else _peak(peak)
+        lines.append(f"  {number}. {stage.name}{chunks}; {told}")
         for op in stage.ops:
             lines.append(f"       {_title(mode, op)}")
             rows = [("  " + v, *_value(mode.values[v], sizes)) for v in writes(op)]
             lines += table(rows, indent=" " * 9)
+        lines += costs.chunks(stage)
     most, least = (size(max(peak.total for peak in of)) for of in (peaks, low))
     lines.append(f"  Peak memory {most}; with --low-vram {least}.")
     lines += _sources(mode)
@@ -154,7 +160,7 @@ def _denoise_title(mode: Mode, op: Denoise) -> str:
 
 def _graphs(plan: Plan, mode: Mode) -> list[str]:
     rows = [("graph", "weights", "files", "")]
-    for name in dict.fromkeys(op.graph for op in ops([mode]) if isinstance(op, Run | Denoise)):
+    for name in graphs_of(ops([mode])):
         spec = plan.graphs[name]
         counts = weights(plan.folder / spec.file)
         counted = ", ".join(f"{_millions(n)} {_SHORT.get(t, t)}" for t, n in counts.items())

@@ -23,6 +23,7 @@ __all__ = [
     "Parser",
     "add_backend",
     "add_flags",
+    "cascade_options",
     "dashed",
     "describe",
     "flags",
@@ -50,38 +51,52 @@ class Parser(argparse.ArgumentParser):
 
 
 def generate_options(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, object]]:
-    """The options of `edgereel generate` and the params given; `help` is the text to print, if any.
+    """The options of `edgereel generate` and the params given, as cascade_options has them."""
+    options, given = cascade_options(_generate_parser(), words)
+    if options.help is None and options.output is None:
+        raise InputError(
+            "No output is given. Expected -o with a name ending in .mp4 or .gif, or a folder for "
+            "PNG frames. Add, for example, -o out.mp4."
+        )
+    return options, given
+
+
+def cascade_options(
+    parser: Parser, words: Sequence[str]
+) -> tuple[argparse.Namespace, dict[str, object]]:
+    """The options of a command and the params given; `help` is the text to print, if any.
 
     Two passes: which flags there are depends on the plan, so the first pass only looks for the
     folder, and with it `-h` shows the params of that cascade.
 
+    Args:
+        parser: has a positional `folder` and `--mode`; gets -h, --set and the params of the mode.
+        words: of the command line.
+
     Raises:
-        InputError: a wrong option, or something that must be given is missing.
+        InputError: a wrong option, or no folder.
         PlanError: the folder is not a cascade.
     """
-    parser = _generate_parser()
+    parser.add_argument("-h", "--help", action="store_true", help="show this and end")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="set any parameter"
+    )
     options, rest = parser.parse_known_args(words)
-    candidates = [word for word in (options.folder, *rest) if word and not word.startswith("-")]
-    folder = next((word for word in candidates if (Path(word) / "plan.json").is_file()), None)
+    bare = [word for word in (options.folder, *rest, *words) if word and not word.startswith("-")]
+    folder = next((word for word in bare if (Path(word) / "plan.json").is_file()), None)
     if options.help and folder is None:
         return argparse.Namespace(help=parser.format_help()), {}
-    if not candidates:
+    if not bare:
         raise InputError(
-            "No cascade folder is given. Expected `edgereel generate DIR -p PROMPT -o FILE`. "
-            "Build one with `python export/build.py`, or pass one you have."
+            f"No cascade folder is given. Expected `{parser.usage}`. Build one with `python "
+            "export/build.py`, or pass one you have."
         )
-    cascade = plan.load(folder or candidates[0])
-    name, mode = pick_mode(cascade, options.mode)
+    name, mode = pick_mode(plan.load(folder or bare[0]), options.mode)
     add_flags(parser, name, mode)
     if options.help:
         return argparse.Namespace(help=parser.format_help()), {}
     options = parser.parse_args(words)
     options.help = None
-    if options.output is None:
-        raise InputError(
-            "No output is given. Expected -o with a name ending in .mp4 or .gif, or a folder for "
-            "PNG frames. Add, for example, -o out.mp4."
-        )
     return options, values(mode, options, options.set)
 
 
@@ -95,7 +110,6 @@ def _generate_parser() -> Parser:
         allow_abbrev=False,
     )
     parser.add_argument("folder", metavar="DIR", nargs="?", help="the cascade folder")
-    parser.add_argument("-h", "--help", action="store_true", help="show this and end")
     parser.add_argument(
         "-o", "--output", metavar="FILE", help="video.mp4, video.gif, or a folder for PNG frames"
     )
@@ -112,9 +126,6 @@ def _generate_parser() -> Parser:
         "--noise", metavar="FILE", help=".npz of noise to use instead of the seed's"
     )
     parser.add_argument("--metadata", metavar="FILE", help="write what was done there, as JSON")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="set any parameter"
-    )
     parser.add_argument(
         "--low-vram", action="store_true", help="keep only the engines of one stage in memory"
     )

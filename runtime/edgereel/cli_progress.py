@@ -1,13 +1,17 @@
 """The progress display: one moving line with the time left, or one line per stage in a log."""
 
 import shutil
+import sys
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, TextIO
 
-if TYPE_CHECKING:
-    from edgereel.pipeline import Progress
+from edgereel.cli_table import size, table
 
-__all__ = ["ProgressBar", "clock"]
+if TYPE_CHECKING:
+    from edgereel.pipeline import Cascade, Progress
+
+__all__ = ["ProgressBar", "clock", "with_memory"]
 
 _REDRAW_SECONDS = 0.1  # often enough to look alive, rare enough to cost nothing
 _CLEAR_LINE = "\r\x1b[K"
@@ -77,3 +81,21 @@ def clock(seconds: float) -> str:
 def _where(progress: "Progress") -> str:
     clip = f"clip {progress.clip + 1}/{progress.clips} " if progress.clips > 1 else ""
     return f"{clip}stage {progress.stage_index + 1}/{progress.stages} {progress.stage}"
+
+
+def with_memory(cascade: "Cascade", bar: ProgressBar) -> "Callable[[Progress], None]":
+    """`bar`, before whose first call the memory of the call is told."""
+    told = list[bool]()
+
+    def callback(progress: "Progress") -> None:
+        if not told:
+            told.append(True)
+            stages, free = cascade.memory["stages"], cascade.memory["free"]
+            rows = [(name, *map(size, parts.values())) for name, parts in stages.items()]
+            head = ("stage", "memory, predicted", "weights", "values", "activations")
+            print("\n".join(table([head, *rows])), file=sys.stderr)
+            if free is not None:
+                print(f"  {size(free)} are free", file=sys.stderr)
+        bar(progress)
+
+    return callback

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
-__all__ = ["free_memory"]
+__all__ = ["free_memory", "peak_memory"]
 
 
 def free_memory(root: Path = Path("/")) -> int | None:
@@ -27,6 +28,16 @@ def free_memory(root: Path = Path("/")) -> int | None:
         cached = re.search(r"^inactive_file (\d+)", _text(group / "memory.stat"), re.MULTILINE)
         known.append(max(int(limit) - int(used) + (int(cached[1]) if cached else 0), 0))
     return min(known, default=None)
+
+
+def peak_memory() -> int | None:
+    """Most bytes this process has held so far; None where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _text(path: Path) -> str:

@@ -6,9 +6,11 @@ joins chunks and tokenizes.
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,7 +22,7 @@ from numpy.typing import NDArray
 
 from edgereel import chunks, memory
 from edgereel.backends import Array, Backend, Buffer, Engine
-from edgereel.call import C_NOISE, Call, Sizes
+from edgereel.call import Call, Sizes
 from edgereel.errors import Cancelled, EngineError, PlanError
 from edgereel.levels import checked_table
 from edgereel.plan import (
@@ -32,7 +34,9 @@ from edgereel.plan import (
     Run,
     Stage,
     Tokenize,
+    graphs_of,
 )
+from edgereel.sampling import Loop
 from edgereel.tokenizer import Tokenizer
 from edgereel.windows import Span
 
@@ -76,8 +80,12 @@ class Interpreter:
         self.engines: dict[str, Engine] = {}  # by graph
         self.hashes: dict[str, str] = {}  # sha256 of every engine so far, by graph
         self.low_vram = low_vram  # engines are dropped after their stage
+        self.peaks: list[memory.Peak] = []  # predicted of the last call, by stage
+        self.free: int | None = None  # bytes there were for it
         self._held = 0  # activations of calls so far, which the backend keeps for the next
         self._tables: dict[str, NDArray[np.float64]] = {}
+        self._loading: dict[str, Future[Engine]] = {}  # by graph, on a thread of its own
+        self._loader = ThreadPoolExecutor(1, "edgereel-load")
         self._tokenizers: dict[str, Tokenizer] = {}
         self._verify = verify_hashes
 
@@ -117,12 +125,25 @@ class Interpreter:
     def engine(self, graph: str) -> Engine:
         """The engine of a graph, loaded at its first use."""
         if graph not in self.engines:
-            spec = self.plan.graphs[graph]
-            for rel in spec.weights:
-                self._file(rel)
-            self.engines[graph] = self.backend.load(self._file(spec.file), spec)
+            ahead = self._loading.pop(graph, None)
+            self.engines[graph] = ahead.result() if ahead else self._load(graph)
             self.hashes[graph] = self.engines[graph].sha256
         return self.engines[graph]
+
+    def load_ahead(self, stages: Sequence[Stage]) -> None:
+        """Begins to load what some stages need, in this order, if that can be beside the work.
+
+        One thread loads, as the deserialisers of libraries are for one thread.
+        """
+        if self.ahead:
+            for graph in graphs_of(op for stage in stages for op in stage.ops):
+                if graph not in self.engines and graph not in self._loading:
+                    self._loading[graph] = self._loader.submit(self._load, graph)
+
+    @property
+    def ahead(self) -> bool:
+        """Whether the engines of the next stage load while a stage runs."""
+        return self.backend.loads_ahead and not self.low_vram
 
     def tokenizer(self, name: str) -> Tokenizer:
         """A tokenizer, loaded at its first use."""
@@ -144,14 +165,21 @@ class Interpreter:
     def _check_memory(self, call: Call) -> None:
         """Raises InputError if a stage is predicted to take more memory than is free."""
         free = self.backend.free_memory()
-        if free is not None:
-            sizes = [
-                call.chunk_sizes(stage, [spans[0] for spans in call.spans[stage.name]])
-                for stage in call.mode.stages
-            ]
-            asked = memory.Asked(self.plan, call.mode, sizes, frozenset(self.engines))
-            inside = memory.check(asked, free + self._held, low_vram=self.low_vram)
-            self._held = max(self._held, inside)
+        self.free = None if free is None else free + self._held
+        sizes = [
+            call.chunk_sizes(stage, [spans[0] for spans in call.spans[stage.name]])
+            for stage in call.mode.stages
+        ]
+        loaded, footprint = frozenset(self.engines), self.backend.footprint
+        asked = memory.Asked(self.plan, call.mode, sizes, loaded, footprint, self.ahead)
+        self.peaks = memory.check(asked, self.free, low_vram=self.low_vram)
+        self._held = max(self._held, *(peak.activations for peak in self.peaks))
+
+    def _load(self, graph: str) -> Engine:
+        spec = self.plan.graphs[graph]
+        for rel in spec.weights:
+            self._file(rel)
+        return self.backend.load(self._file(spec.file), spec)
 
     def _file(self, rel: str) -> Path:
         return self.plan.check_file(rel) if self._verify else self.plan.folder / rel
@@ -185,17 +213,20 @@ class _Run:
         self.warnings: list[str] = []
 
     def run(self) -> Result:
-        mode, seconds = self.call.mode, dict[str, float]()
+        mode, marks = self.call.mode, [self.backend.mark()]
         values = {name: self.backend.put(frames) for name, frames in self.call.videos.items()}
         for self.stage_index, stage in enumerate(mode.stages):
-            started = time.perf_counter()
+            self.interpreter.load_ahead(mode.stages[self.stage_index : self.stage_index + 2])
             self.run_stage(stage, values)
             for name in values.keys() - self.call.read_after(self.stage_index):
                 del values[name]
             if self.interpreter.low_vram:
                 self.interpreter.engines.clear()
-            seconds[stage.name] = time.perf_counter() - started
+            marks.append(self.backend.mark())
         frames = self.backend.get(values[mode.output.value])
+        self.backend.done()
+        spans = zip(mode.stages, itertools.pairwise(marks), strict=True)
+        seconds = {stage.name: self.backend.seconds(*span) for stage, span in spans}
         return Result(frames, float(self.call.value(mode.output.fps)), seconds, self.warnings)
 
     def run_stage(self, stage: Stage, values: dict[str, Buffer]) -> None:
@@ -236,7 +267,8 @@ class _Run:
                 case Run():
                     inputs = {name: self.read(value, scope) for name, value in op.inputs.items()}
                     outputs = {name: self.make(value, scope) for name, value in op.outputs.items()}
-                    self.step(self.interpreter.engine(op.graph), inputs, outputs)
+                    self.check_cancelled()
+                    self.interpreter.engine(op.graph).run(inputs, outputs)
                     self.done += self.call.work(op, scope.sizes)
                     self.report(1, 1)
                 case Denoise():
@@ -249,30 +281,44 @@ class _Run:
                     scope.values[op.out] = self.backend.put(mixed)
 
     def denoise(self, op: Denoise, scope: _Scope) -> None:
-        """The sampling loop: x and prev move between two buffers each, the rest stays bound."""
+        """The sampling loop; what it makes must be finite numbers."""
         steps, x = self.call.steps[op.out], self.read(op.x, scope)
-        engine, graph = self.interpreter.engine(op.graph), self.interpreter.plan.graphs[op.graph]
-        inputs = {name: self.read(value, scope) for name, value in op.conditions.items()}
-        inputs["weights"] = self.backend.put(steps.weights)
-        for name in {"prev", "noise"} & graph.inputs.keys():
-            inputs[name] = self.backend.put(np.zeros(x.shape, np.float32))
-        pairs = [
-            {name: self.backend.empty("float32", x.shape) for name in ("x_next", "x0")}
-            for _ in range(2)
-        ]
-        rows, count = self.backend.put(steps.rows), len(steps.rows)
-        for k in range(count):
-            outputs = pairs[k % 2]
-            if op.noise is not None and steps.rows[k, C_NOISE] != 0:
-                drawn = self.draw(op.noise, x.shape, scope, op.shared_noise, steps.first + k)
-                inputs["noise"] = self.backend.put(drawn)
-            self.step(engine, {**inputs, "x": x, "row": rows[k]}, outputs)
-            x = outputs["x_next"]
-            if "prev" in inputs:
-                inputs["prev"] = outputs["x0"]
+        graph, count = self.interpreter.plan.graphs[op.graph], len(steps.rows)
+
+        def noise(step: int) -> Array:
+            return self.draw(op.noise or "", x.shape, scope, op.shared_noise, step)
+
+        def after(step: int) -> None:
             self.done += self.call.work(op, scope.sizes) // count
-            self.report(k + 1, count)
-        scope.values[op.out] = x
+            self.report(step, count)
+
+        loop = Loop(
+            backend=self.backend,
+            engine=self.interpreter.engine(op.graph),
+            steps=steps,
+            x=x,
+            conditions={name: self.read(value, scope) for name, value in op.conditions.items()},
+            made=frozenset({"prev", "noise"} & graph.inputs.keys()),
+            noise=None if op.noise is None else noise,
+        )
+        made = loop.run(self.check_cancelled, after)
+        if not loop.is_finite(made):
+            raise self.not_finite(op, loop)
+        scope.values[op.out] = made
+
+    def not_finite(self, op: Denoise, loop: Loop) -> EngineError:
+        """The error of a loop whose result is not finite, with the step where that began."""
+        step, count = loop.first_not_finite(self.check_cancelled), len(loop.steps.rows)
+        where = {0: f"{op.x} before the first step", None: "its result"}.get(
+            step, f"{op.out} after step {step} of {count}"
+        )
+        precision = loop.engine.precision
+        return EngineError(
+            f"stage {self.call.mode.stages[self.stage_index].name!r}: {where} holds values that "
+            f"are not finite (graph {op.graph}, {precision}); expected finite numbers. `edgereel "
+            f"verify` says which graph is wrong; compile engines with more of it in float32 "
+            f"(`build.py compile --precision fp32`), or check what was given to the stage."
+        )
 
     def tokenize(self, op: Tokenize, scope: _Scope) -> None:
         """The kept rows of a guidance batch as ids, mask and declared indices."""
@@ -327,15 +373,12 @@ class _Run:
         scope.values[value] = self.backend.empty(spec.dtype, self.call.shape(value, scope.sizes))
         return scope.values[value]
 
-    def step(
-        self, engine: Engine, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]
-    ) -> None:
-        """One call of a graph, unless the caller wants to stop."""
+    def check_cancelled(self) -> None:
+        """Before each call of a graph: raises Cancelled if the caller wants to stop."""
         if self.cancelled.is_set():
             raise Cancelled(
                 "The call was cancelled; nothing was written. Call again to start over."
             )
-        engine.run(inputs, outputs)
 
     def report(self, step: int, steps: int) -> None:
         """Tells the caller where the work is."""

@@ -2,15 +2,17 @@
 
 At every op that is the weights of the graphs loaded so far, the values that are made and still
 needed, and what is inside the op's graph: the activations that the exporter worked out, or, while
-a graph loads, a second copy of its weights (ONNX Runtime brings them into another order).
+a graph loads, a second copy of its weights (ONNX Runtime brings them into another order). Of a
+compiled engine the compiler has told both; its activations are in a block that all engines share.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from edgereel.backends import Footprint
 from edgereel.errors import InputError
 from edgereel.plan import (
     Denoise,
@@ -26,12 +28,14 @@ from edgereel.plan import (
     TensorSpec,
     Tokenize,
     VideoParam,
+    graphs_of,
 )
 from edgereel.weights import weights as count_weights
 
 __all__ = [
     "Asked",
     "Peak",
+    "bound_symbols",
     "check",
     "evaluated",
     "open_symbols",
@@ -74,23 +78,33 @@ class Asked:
     mode: Mode
     sizes: Sequence[Sizes]  # for each stage, of every symbol in its largest chunk
     loaded: frozenset[str] = frozenset()  # graphs whose weights are in memory already
+    footprint: Callable[[str], Footprint | None] = lambda _: None  # of a graph, from its backend
+    ahead: bool = False  # the graphs of the next stage load while a stage runs
 
 
 def stage_peaks(asked: Asked, *, low_vram: bool = False) -> list[Peak]:
     """The predicted peak of every stage; with `low_vram` it drops the graphs of the one before."""
-    lives, peaks, moment = _lives(asked.mode), list[Peak](), 0
+    lives, peaks, moment, shared = _lives(asked.mode), list[Peak](), 0, 0
     resident = dict.fromkeys(asked.loaded, 0)
-    for stage, sizes in zip(asked.mode.stages, asked.sizes, strict=True):
+    for at, (stage, sizes) in enumerate(zip(asked.mode.stages, asked.sizes, strict=True)):
         found, unknown = list[Peak](), set[str]()
         resident = {} if low_vram else resident
+        for later in asked.mode.stages[at + 1 : at + 2] if asked.ahead and not low_vram else ():
+            resident |= {
+                name: _loaded(asked, name)[0]
+                for name in graphs_of(later.ops)
+                if name not in resident
+            }
         for op in stage.ops or (None,):
             alive = [asked.mode.values[name] for name, (a, b) in lives.items() if a <= moment <= b]
             alive += _buffers(asked, op)
             activations = loading = 0
             if isinstance(op, Run | Denoise):
-                activations = _activations(asked, op, sizes)
+                engine = asked.footprint(op.graph)
+                shared = max(shared, engine.activations if engine else 0)
+                activations = shared if engine else _activations(asked, op, sizes)
                 if op.graph not in resident:
-                    resident[op.graph] = loading = _weights(asked.plan, op.graph)
+                    resident[op.graph], loading = _loaded(asked, op.graph)
             values = sum(spec_bytes(spec, sizes) for spec in alive if not open_symbols(spec, sizes))
             unknown |= {s for spec in alive for s in open_symbols(spec, sizes)}
             weights = sum(resident.values())
@@ -101,15 +115,15 @@ def stage_peaks(asked: Asked, *, low_vram: bool = False) -> list[Peak]:
     return peaks
 
 
-def check(asked: Asked, free: int, *, low_vram: bool) -> int:
-    """The largest activations of a call whose every stage fits into `free` bytes.
+def check(asked: Asked, free: int | None, *, low_vram: bool) -> list[Peak]:
+    """The predicted peak of every stage, all of which fit into `free` bytes; None is not compared.
 
     Raises:
         InputError: one does not; the sentence says what would, as far as this mode has it.
     """
     peaks = stage_peaks(asked, low_vram=low_vram)
     for stage, peak in zip(asked.mode.stages, peaks, strict=True):
-        if peak.total > free:
+        if free is not None and peak.total > free:
             ways = list(dict.fromkeys(_smaller(asked.mode, stage)))
             if all(other.total <= free for other in stage_peaks(asked, low_vram=True)):
                 ways.append("--low-vram (in Python low_vram=True)")
@@ -118,7 +132,7 @@ def check(asked: Asked, free: int, *, low_vram: bool) -> int:
                 f"stage {stage.name!r} needs {_gib(peak.total)} of memory, {_gib(peak.weights)} of "
                 f"it for weights; expected at most the {_gib(free)} that are free. {todo}."
             )
-    return max((peak.activations for peak in peaks), default=0)
+    return peaks
 
 
 def _gib(count: int) -> str:
@@ -188,6 +202,15 @@ def _frames_param(mode: Mode) -> str | None:
     return None
 
 
+def _loaded(asked: Asked, graph: str) -> tuple[int, int]:
+    """Bytes of a graph's weights, and what it takes besides while it loads."""
+    engine = asked.footprint(graph)
+    if engine is not None:
+        return engine.weights, 0
+    weights = _weights(asked.plan, graph)
+    return weights, weights
+
+
 def _weights(plan: Plan, graph: str) -> int:
     """Bytes of a graph's weights once loaded, each graph with a copy of its own."""
     try:
@@ -207,8 +230,14 @@ def _buffers(asked: Asked, op: Op | None) -> list[TensorSpec]:
 
 def _activations(asked: Asked, op: Run | Denoise, sizes: Sizes) -> int:
     """Bytes inside the graph of an op; terms with a symbol without a size are left out."""
-    graph, bound = asked.plan.graphs[op.graph], dict[str, int]()
-    shapes = {name: asked.mode.values[value].shape for name, value in _inputs(op).items()}
+    graph, bound = asked.plan.graphs[op.graph], bound_symbols(asked.plan, asked.mode, op, sizes)
+    return int(max((evaluated(terms, bound) for terms in graph.activations), default=0))
+
+
+def bound_symbols(plan: Plan, mode: Mode, op: Run | Denoise, sizes: Sizes) -> dict[str, int]:
+    """The sizes of a graph's own symbols in an op, as far as those of the mode are known."""
+    graph, bound = plan.graphs[op.graph], dict[str, int]()
+    shapes = {name: mode.values[value].shape for name, value in _inputs(op).items()}
     if isinstance(op, Denoise):
         shapes = {"weights": (1 if op.guidance is None else len(op.guidance.weights),), **shapes}
     for name, shape in shapes.items():
@@ -216,7 +245,7 @@ def _activations(asked: Asked, op: Run | Denoise, sizes: Sizes) -> int:
             number = axis if isinstance(axis, int) else sizes.get(axis)
             if isinstance(symbol, str) and number is not None:
                 bound[symbol] = number
-    return int(max((evaluated(terms, bound) for terms in graph.activations), default=0))
+    return bound
 
 
 def _inputs(op: Run | Denoise) -> dict[str, str]:

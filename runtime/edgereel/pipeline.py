@@ -22,9 +22,6 @@ from edgereel.params import ParamValue, fill_params
 __all__ = ["Cascade", "Progress", "Video", "load"]
 
 
-_CALLS = (plans.Run, plans.Denoise)
-
-
 @dataclass(frozen=True)
 class Video:
     """A finished video: frames u8 [F, H, W, 3], sRGB 0..255."""
@@ -134,6 +131,20 @@ class Cascade:
         values = fill_params(self.plan.modes[chosen], _merged(prompt, params or {}, options))
         return self._clips(chosen, picture, values, count, callback or (lambda _: None))
 
+    @property
+    def memory(self) -> dict[str, Any]:
+        """Of the last call, known before it began: bytes `free`, and by stage what is predicted."""
+        stages = {
+            peak.stage: {
+                "total": peak.total,
+                "weights": peak.weights,
+                "values": peak.values,
+                "activations": peak.activations,
+            }
+            for peak in self._interpreter.peaks
+        }
+        return {"free": self._interpreter.free, "stages": stages}
+
     def cancel(self) -> None:
         """Stops the call in progress before its next step; that call raises `Cancelled`."""
         self._cancelled.set()
@@ -180,9 +191,7 @@ class Cascade:
         result = runner.run(
             program, values, noise=noise, callback=callback, cancelled=self._cancelled
         )
-        graphs = {
-            op.graph for stage in program.stages for op in stage.ops if isinstance(op, _CALLS)
-        }
+        graphs = plans.graphs_of(plans.ops([program]))
         metadata = {
             "cascade": self.plan.name,
             "mode": mode,
@@ -195,6 +204,7 @@ class Cascade:
             **self.backend.describe(),
             "engines": {graph: runner.hashes[graph] for graph in sorted(graphs)},
             "seconds": result.seconds,
+            "memory": self.memory,
             "warnings": result.warnings,
         }
         return Video(result.frames, result.fps, metadata)

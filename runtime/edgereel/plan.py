@@ -20,12 +20,14 @@ from edgereel.files import sha256
 from edgereel.plan_format import *  # noqa: F403
 from edgereel.plan_format import (
     FORMAT,
+    Denoise,
     Document,
     DType,
     Filter,
     Final,
     Mode,
     Op,
+    Run,
     Sampler,
     Size,
     Spacing,
@@ -33,7 +35,7 @@ from edgereel.plan_format import (
 )
 from edgereel.plan_scope import cut, window_length
 
-__all__ = ["Plan", "cut", "encode", "load", "ops", "parse", "resized", "window_length"]
+__all__ = ["Plan", "cut", "encode", "graphs_of", "load", "ops", "parse", "resized", "window_length"]
 __all__ += plan_format.__all__
 
 # What an error lists when the last part of its place is one of these keys.
@@ -53,6 +55,11 @@ _WORDS: dict[str, tuple[str, ...]] = {
 def ops(modes: Iterable[Mode]) -> Iterator[Op]:
     """Every op of some modes, in order."""
     return (op for mode in modes for stage in mode.stages for op in stage.ops)
+
+
+def graphs_of(called: Iterable[Op]) -> list[str]:
+    """The graphs that some ops run, each once, in the order of their first call."""
+    return list(dict.fromkeys(op.graph for op in called if isinstance(op, Run | Denoise)))
 
 
 def resized(size: Size, number: int) -> tuple[int, int]:

@@ -40,7 +40,7 @@ def check(plan: Document) -> None:
         for side, tensors in (("inputs", graph.inputs), ("outputs", graph.outputs)):
             for tensor, spec in tensors.items():
                 _check_shape(f"graphs.{name}.{side}.{tensor}", spec)
-        _check_activations(f"graphs.{name}.activations", graph)
+        _check_polynomials(f"graphs.{name}", graph)
     for name, tokenizer in plan.tokenizers.items():
         if tokenizer.length < 1 or tokenizer.pad_id < 0:
             raise PlanError.at(
@@ -101,18 +101,19 @@ def _check_shape(place: str, spec: TensorSpec) -> None:
             )
 
 
-def _check_activations(place: str, graph: GraphSpec) -> None:
+def _check_polynomials(place: str, graph: GraphSpec) -> None:
     known = {axis for spec in graph.inputs.values() for axis in spec.shape}
-    for index, terms in enumerate(graph.activations):
+    entries = {f"activations[{i}]": terms for i, terms in enumerate(graph.activations)}
+    for name, terms in {**entries, "flops": graph.flops, "traffic": graph.traffic}.items():
         for product, factor in terms.items():
             if product and not known >= set(product.split("*")):
                 raise PlanError.at(
-                    f"{place}[{index}]",
+                    f"{place}.{name}",
                     f"{product!r} is no product of symbols of the inputs",
                     "one like 'F*h*w', or '' for 1",
                 )
             if not 0 <= factor < math.inf:
-                raise PlanError.at(f"{place}[{index}].{product}", f"{factor}", "at least 0")
+                raise PlanError.at(f"{place}.{name}.{product}", f"{factor}", "at least 0")
 
 
 def _check_mode(place: str, mode: Mode) -> None:

@@ -83,6 +83,7 @@ class GraphSpec(Node, frozen=True, kw_only=True):
 
     `precision` is that of its engine in every build; None leaves it to the build.
     `activations`: bytes inside it while it runs, the largest of some polynomials in its symbols.
+    `flops` and `traffic`: arithmetic of a call and bytes it moves, a polynomial each.
     """
 
     file: str
@@ -92,6 +93,8 @@ class GraphSpec(Node, frozen=True, kw_only=True):
     golden: str | None = None
     precision: Literal["fp32"] | None = None
     activations: tuple[dict[str, float], ...] = ()
+    flops: dict[str, float] = {}
+    traffic: dict[str, float] = {}
 
 
 class ScheduleSpec(Node, frozen=True, kw_only=True):

@@ -20,6 +20,7 @@ from edgereel.errors import InputError  # noqa: E402
 from edgereel_export import drawn_weights, emu_sizes  # noqa: E402
 from edgereel_export.graph import Graph, export  # noqa: E402
 from edgereel_export.modules.emu_config import to_json  # noqa: E402
+from edgereel_export.modules.lavie_layers import FrameAttention  # noqa: E402
 from edgereel_export.shared_weights import SharedWeights  # noqa: E402
 from edgereel_export.systems import emu_video, emu_video_tiny  # noqa: E402
 from edgereel_export.systems.extras import Extras  # noqa: E402
@@ -52,16 +53,19 @@ def small(tmp_path: Path) -> Callable[..., Path]:
 
 
 class _Net(torch.nn.Module):
-    """Two layers, the first of which another network can have too."""
+    """Some layers, the first of which another network can have too; axis 0 of x are frames."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.shared = torch.nn.Conv2d(3, 16, 3, padding=1)
         self.norm = torch.nn.GroupNorm(4, 16)
+        self.frames = FrameAttention(16, 2)
         self.own = torch.nn.Conv2d(16, width, 1)
 
     def forward(self, x: Any) -> Any:
-        return self.own(self.norm(self.shared(x)))
+        h = self.norm(self.shared(x))
+        tokens = self.frames(h.flatten(2).transpose(1, 2)[None])[0]
+        return self.own(h + tokens.transpose(1, 2).reshape(h.shape))
 
 
 def _drawn(name: str, width: int) -> _Net:

@@ -50,7 +50,8 @@ def attend_frames(
             shape=(*qkv.shape[:3], qkv.shape[3] // 3),
             version=1,
         )
-        return values
+        # torch takes it to be on the CPU; networks without values are on the meta device
+        return values if values.device == qkv.device else values.to(qkv.device)
     rows, frames, pixels, _ = qkv.shape
     parts = qkv.reshape(rows, frames, pixels, 3, heads, -1).permute(3, 0, 2, 4, 1, 5)
     q, k, v = parts.flatten(1, 2).unbind()  # [B*S, heads, F, d]

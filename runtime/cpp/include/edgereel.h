@@ -65,7 +65,9 @@ typedef struct edgereel_cascade_params {
   size_t size;             /* of this struct, set by _init */
   const char* onnxruntime; /* libonnxruntime.so or its folder; NULL: the variable
                               EDGEREEL_ONNXRUNTIME, or where the system looks for libraries */
-  const char* provider;    /* "cpu" (the default), "cuda", "tensorrt" or "tensorrt-rtx" */
+  const char* provider;    /* of ONNX Runtime: "cpu" (the default), "cuda", "tensorrt" or
+                              "tensorrt-rtx"; "trt": the engines in the folder's builds/, without
+                              ONNX Runtime, if this library was built with EDGEREEL_TENSORRT */
   const char* kernels;     /* library of Edgereel's kernels; NULL: the variable EDGEREEL_KERNELS, or
                               libedgereel_ort.so beside this library, if it is there; "": none */
   int threads;             /* of the CPU; 0 (the default) leaves their number to ONNX Runtime */
@@ -165,7 +167,8 @@ typedef struct edgereel_progress {
 /* Both are called in the thread of edgereel_generate. Returning something else than 0 cancels. */
 typedef int (*edgereel_step_callback)(const edgereel_progress* progress, void* user);
 
-/* What a step of a sampling loop makes of the final result: x0, float32, as the graph has it. */
+/* What a step of a sampling loop makes of the final result: x0, float32, as the graph has it. With
+   the provider "trt" each is waited for. */
 typedef int (*edgereel_preview_callback)(const edgereel_progress* progress,
                                          const edgereel_array* x0, void* user);
 

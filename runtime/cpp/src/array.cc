@@ -88,6 +88,14 @@ Array stacked(const Array& one, const Array& other) {
   return both;
 }
 
+Array repeated(const Array& one, std::int64_t times) {
+  Dims dims = one.dims();
+  dims.insert(dims.begin(), times);
+  Array all(one.dtype(), dims);
+  for (std::int64_t i = 0; i < times; ++i) std::memcpy(all[i].raw(), one.raw(), one.bytes());
+  return all;
+}
+
 std::string described(const Array& array) {
   return std::string(name_of(array.dtype())) + " " + listed(array.dims());
 }

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace edgereel_runtime {
@@ -22,6 +23,8 @@ class Array {
  public:
   Array() = default;
   Array(DType dtype, Dims dims);  // with undefined contents; throws std::bad_alloc
+  Array(DType dtype, Dims dims, std::shared_ptr<char> data)
+      : dtype_(dtype), dims_(std::move(dims)), data_(std::move(data)) {}
 
   DType dtype() const { return dtype_; }
   const Dims& dims() const { return dims_; }
@@ -48,6 +51,9 @@ class Array {
 
 // Arrays of the same sizes but for axis 0, one behind the other.
 Array stacked(const Array& one, const Array& other);
+
+// The array repeated along a new axis 0.
+Array repeated(const Array& one, std::int64_t times);
 
 std::string described(const Array& array);  // dtype and sizes, for a sentence
 

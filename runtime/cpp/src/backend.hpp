@@ -11,15 +11,49 @@
 
 namespace edgereel_runtime {
 
+// Memory of a backend. It has the type and sizes of an array, and parts of axis 0 are views of it,
+// but only its backend can read or write it.
+class Buffer {
+ public:
+  Buffer() = default;
+  explicit Buffer(Array memory) : memory_(std::move(memory)) {}
+
+  DType dtype() const { return memory_.dtype(); }
+  const Dims& dims() const { return memory_.dims(); }
+  std::size_t bytes() const { return memory_.bytes(); }
+
+  Buffer operator[](std::int64_t index) const { return Buffer(memory_[index]); }  // axis 0 gone
+  Buffer part(std::int64_t start, std::int64_t stop) const {
+    return Buffer(memory_.part(start, stop));
+  }
+
+  // For backends alone.
+  const Array& memory() const { return memory_; }
+
+ private:
+  Array memory_;
+};
+
 using Arrays = Named<Array>;
+using Buffers = Named<Buffer>;
 
 // One loaded graph.
 class Engine {
  public:
   virtual ~Engine() = default;
 
-  // Fills all `outputs`, made by the caller, from all `inputs` of the graph; throws Error.
-  virtual void run(const Arrays& inputs, const Arrays& outputs) = 0;
+  // Fills all `outputs`, made by the caller, from all `inputs` of the graph; throws Error. It may
+  // return before they are filled: what is asked of the backend afterwards sees them filled.
+  virtual void run(const Buffers& inputs, const Buffers& outputs) = 0;
+
+  // Of its arithmetic: fp16, fp32 or "as exported".
+  virtual std::string precision() const { return "as exported"; }
+};
+
+// What a loaded graph takes on its device, in bytes.
+struct Footprint {
+  std::int64_t weights = 0;
+  std::int64_t activations = 0;  // while it runs, at the largest sizes it takes
 };
 
 class Backend {
@@ -30,8 +64,37 @@ class Backend {
   // inputs and outputs are not those of `spec`.
   virtual std::unique_ptr<Engine> load(const std::string& path, const GraphSpec& spec) = 0;
 
+  // Whether a graph may be loaded in one thread while others run in another, at little cost.
+  virtual bool loads_ahead() const { return false; }
+
+  // A buffer with the contents of `array`, which the caller must not change afterwards.
+  virtual Buffer put(const Array& array) = 0;
+
+  // The contents of a buffer, not to be changed.
+  virtual Array get(const Buffer& buffer) = 0;
+
+  virtual Buffer empty(DType dtype, const Dims& dims) = 0;  // with undefined contents
+
+  // Fills `target` with what `source`, of the same size, holds after all that was asked before; an
+  // array may change as soon as this returns.
+  virtual void copy(const Buffer& source, const Buffer& target) = 0;
+  virtual void copy(const Array& source, const Buffer& target) = 0;
+
   // Bytes that can still be taken; none if unknown.
   virtual std::optional<std::int64_t> free_memory() = 0;
+
+  // What a graph takes, where the backend knows better than the plan's `activations`.
+  virtual std::optional<Footprint> footprint(const std::string&) { return std::nullopt; }
+};
+
+// Buffers that are arrays themselves.
+class HostMemory : public Backend {
+ public:
+  Buffer put(const Array& array) override { return Buffer(array); }
+  Array get(const Buffer& buffer) override { return buffer.memory(); }
+  Buffer empty(DType dtype, const Dims& dims) override { return Buffer(Array(dtype, dims)); }
+  void copy(const Buffer& source, const Buffer& target) override { copy(source.memory(), target); }
+  void copy(const Array& source, const Buffer& target) override;
 };
 
 }  // namespace edgereel_runtime

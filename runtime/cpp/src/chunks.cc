@@ -38,11 +38,18 @@ Arrays joined_within(const Call& call, std::size_t stage, const RunChunk& run,
 
 }  // namespace
 
-Array part_of(const Array& whole, const std::vector<std::pair<std::size_t, Span>>& cuts) {
-  Array found = whole;
+Buffer part_of(Backend& backend, const Buffer& whole,
+               const std::vector<std::pair<std::size_t, Span>>& cuts) {
+  Buffer found = whole;
   for (const auto& [axis, span] : cuts) {
-    const Array body = found.part(axis, span.start, span.stop);
-    found = axis == 0 && span.lead > 0 ? stacked(found.part(0, span.lead), body) : body;
+    if (axis != 0) {
+      found = backend.put(backend.get(found).part(axis, span.start, span.stop));
+      continue;
+    }
+    const Buffer body = found.part(span.start, span.stop);
+    found = span.lead > 0
+                ? backend.put(stacked(backend.get(found.part(0, span.lead)), backend.get(body)))
+                : body;
   }
   return found;
 }

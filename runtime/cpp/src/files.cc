@@ -133,6 +133,12 @@ std::string sha256_of_file(const std::string& path) {
   return hash.hex();
 }
 
+std::string sha256_of(const std::string& bytes) {
+  Sha256 hash;
+  hash.add(reinterpret_cast<const unsigned char*>(bytes.data()), bytes.size());
+  return hash.hex();
+}
+
 std::string temporary(const std::string& target) {
   std::random_device random;
   char digits[17];

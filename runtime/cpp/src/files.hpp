@@ -11,6 +11,8 @@ std::string read_file(const std::string& path);
 // The hex digest of a file; throws std::system_error if it cannot be read.
 std::string sha256_of_file(const std::string& path);
 
+std::string sha256_of(const std::string& bytes);
+
 // A hidden name beside the target that nobody else uses.
 std::string temporary(const std::string& target);
 

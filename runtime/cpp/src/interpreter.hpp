@@ -1,5 +1,4 @@
-// Runs a plan: a loop over stages, a visit of ops, and the denoise loop. It knows ops, never
-// models.
+// Runs a plan on a backend: what is loaded, and what a call is asked and leaves.
 #pragma once
 
 #include <atomic>
@@ -10,6 +9,7 @@
 #include <vector>
 
 #include "backend.hpp"
+#include "loader.hpp"
 #include "params.hpp"
 #include "plan.hpp"
 #include "schedule.hpp"
@@ -30,11 +30,10 @@ struct Progress {
   double seconds = 0;                  // since the call began
 };
 
-// What a call leaves: frames u8 [F, H, W, 3], and facts about the run.
+// What a call leaves: frames u8 [F, H, W, 3], and sentences about it.
 struct Result {
   Array frames;
   double fps = 0;
-  std::vector<std::pair<std::string, double>> seconds;  // by stage
   std::vector<std::string> warnings;
 };
 
@@ -56,7 +55,13 @@ class Interpreter {
   Engine& engine(const std::string& graph);  // loaded at its first use, as both below
   Tokenizer& tokenizer(const std::string& name);
   const Levels& table(const std::string& name);
-  void stage_is_done();  // low_vram: drops all engines
+  void load_ahead(const Stage& stage);  // begins to, if that can be beside the work
+  void stage_is_done();                 // low_vram: drops all engines
+
+  // Whether the engines of the next stage load while a stage runs.
+  bool loads_ahead() const { return backend_->loads_ahead() && !low_vram_; }
+
+  Backend& backend() const { return *backend_; }
 
   const Document& plan() const { return plan_.document(); }
 
@@ -64,15 +69,20 @@ class Interpreter {
   MemoryAsked memory_asked(const Call& call) const;
 
  private:
+  using Loaded = std::unique_ptr<Engine>;
+
+  Loaded load(const std::string& graph);  // in any thread
   std::string file(const std::string& name);
 
   Plan& plan_;
   std::unique_ptr<Backend> backend_;
   bool verify_, low_vram_;
   std::int64_t held_ = 0;  // activations of calls so far, which the backend keeps for the next
-  std::map<std::string, std::unique_ptr<Engine>> engines_;
+  std::map<std::string, Loaded> engines_;
   std::map<std::string, std::unique_ptr<Tokenizer>> tokenizers_;
   std::map<std::string, Levels> tables_;
+  std::map<std::string, Loader::Loaded> ahead_;  // by graph
+  Loader loader_;                                // the last, as it uses the rest
 };
 
 }  // namespace edgereel_runtime

@@ -1,6 +1,8 @@
 #include "json.hpp"
 
 #include <cmath>
+#include <cstdio>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <unordered_set>
 
@@ -107,6 +109,33 @@ class Builder {
   std::vector<std::unordered_set<std::string>> keys_;
 };
 
+std::string quoted(const std::string& text) {
+  std::string out = "\"";
+  const auto escape = [&](std::uint32_t unit) {
+    char digits[7];
+    std::snprintf(digits, sizeof digits, "\\u%04x", unit);
+    out += digits;
+  };
+  static const std::string kNamed = "\"\\\b\f\n\r\t", kLetters = "\"\\bfnrt";
+  for (std::size_t at = 0; at < text.size();) {
+    const std::int32_t read = next_code_point(text, at);
+    if (read < 0) throw JsonError("it is not UTF-8");
+    const auto c = static_cast<std::uint32_t>(read);
+    const std::size_t named = c < 128 ? kNamed.find(static_cast<char>(c)) : std::string::npos;
+    if (named != std::string::npos) {
+      out += {'\\', kLetters[named]};
+    } else if (c >= 0x10000) {
+      escape(0xD800 + ((c - 0x10000) >> 10));
+      escape(0xDC00 + ((c - 0x10000) & 0x3FF));
+    } else if (c < 0x20 || c > 0x7E) {
+      escape(c);
+    } else {
+      out += static_cast<char>(c);
+    }
+  }
+  return out + "\"";
+}
+
 }  // namespace
 
 const Json* Json::find(const std::string& key) const {
@@ -114,6 +143,31 @@ const Json* Json::find(const std::string& key) const {
     if (name == key) return &value;
   }
   return nullptr;
+}
+
+std::string sorted_json(const Json& json) {
+  std::vector<std::string> parts;
+  switch (json.type) {
+    case Json::Type::kNull:
+      return "null";
+    case Json::Type::kBool:
+      return json.boolean ? "true" : "false";
+    case Json::Type::kInt:
+      return text(json.whole);
+    case Json::Type::kFloat:
+      return text(json.real);
+    case Json::Type::kString:
+      return quoted(json.string);
+    case Json::Type::kArray:
+      for (const Json& part : json.array) parts.push_back(sorted_json(part));
+      return "[" + joined(parts, ",") + "]";
+    case Json::Type::kObject:
+      break;
+  }
+  std::map<std::string, const Json*> sorted;
+  for (const auto& [key, value] : json.object) sorted[key] = &value;
+  for (const auto& [key, value] : sorted) parts.push_back(quoted(key) + ":" + sorted_json(*value));
+  return "{" + joined(parts, ",") + "}";
 }
 
 Json parse_json(const std::string& text) {

@@ -35,4 +35,7 @@ class JsonError : public std::runtime_error {
 // digits, and nesting deeper than 256.
 Json parse_json(const std::string& text);
 
+// The text that Python's json.dumps writes with sorted keys, without spaces and in ASCII.
+std::string sorted_json(const Json& json);
+
 }  // namespace edgereel_runtime

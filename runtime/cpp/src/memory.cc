@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <tuple>
 
 #include "errors.hpp"
 #include "ops.hpp"
@@ -124,15 +125,33 @@ std::int64_t activations_of(const MemoryAsked& asked, const Op& op, const Number
 
 using Resident = std::map<std::string, std::int64_t>;  // graph -> bytes of its weights
 
-// What one op takes; its graph stays in `resident`.
-Peak peak_of(const MemoryAsked& asked, const Op* op, const Numbers& sizes, Resident& resident) {
+std::optional<Footprint> footprint_of(const MemoryAsked& asked, const std::string& graph) {
+  return asked.footprint ? asked.footprint(graph) : std::nullopt;
+}
+
+// Bytes of a graph's weights, and what it takes besides while it loads.
+std::pair<std::int64_t, std::int64_t> loaded(const MemoryAsked& asked, const std::string& graph) {
+  if (const auto engine = footprint_of(asked, graph)) return {engine->weights, 0};
+  const auto bytes = weight_bytes(asked.folder + "/" + asked.plan.graphs.at(graph).file);
+  return {bytes, bytes};
+}
+
+// The graphs that are in memory, and the block that compiled ones share.
+struct Held {
+  Resident weights;
+  std::int64_t shared = 0;
+};
+
+// What one op takes; its graph stays.
+Peak peak_of(const MemoryAsked& asked, const Op* op, const Numbers& sizes, Held& held) {
   Peak peak;
   const std::string* graph = op != nullptr ? graph_of(*op) : nullptr;
   if (graph != nullptr) {
-    peak.activations = activations_of(asked, *op, sizes);
-    if (resident.count(*graph) == 0) {
-      peak.loading = weight_bytes(asked.folder + "/" + asked.plan.graphs.at(*graph).file);
-      resident[*graph] = peak.loading;
+    const auto engine = footprint_of(asked, *graph);
+    held.shared = std::max(held.shared, engine ? engine->activations : 0);
+    peak.activations = engine ? held.shared : activations_of(asked, *op, sizes);
+    if (held.weights.count(*graph) == 0) {
+      std::tie(held.weights[*graph], peak.loading) = loaded(asked, *graph);
     }
   }
   const auto* denoise = op != nullptr ? std::get_if<Denoise>(op) : nullptr;
@@ -140,8 +159,18 @@ Peak peak_of(const MemoryAsked& asked, const Op* op, const Numbers& sizes, Resid
     const auto x = spec_bytes(asked.mode.values.at(denoise->x), sizes);
     peak.values += static_cast<std::int64_t>(loop_buffers(asked.plan, *denoise)) * x.value_or(0);
   }
-  for (const auto& entry : resident) peak.weights += entry.second;
+  for (const auto& entry : held.weights) peak.weights += entry.second;
   return peak;
+}
+
+// Adds what a stage needs that is not there.
+void add_graphs(const MemoryAsked& asked, const Stage& stage, Resident& weights) {
+  for (const Op& op : stage.ops) {
+    const std::string* graph = graph_of(op);
+    if (graph != nullptr && weights.count(*graph) == 0) {
+      weights[*graph] = loaded(asked, *graph).first;
+    }
+  }
 }
 
 std::string gib(std::int64_t bytes) {
@@ -190,15 +219,18 @@ Words smaller(const Mode& mode, const Stage& stage) {
 std::vector<Peak> stage_peaks(const MemoryAsked& asked, bool low_vram) {
   const Lives lives = lives_of(asked.mode);
   std::vector<Peak> peaks;
-  Resident resident;
-  for (const std::string& graph : asked.loaded) resident[graph] = 0;
+  Held held;
+  for (const std::string& graph : asked.loaded) held.weights[graph] = 0;
   std::size_t moment = 0;
-  for (std::size_t i = 0; i < asked.mode.stages.size(); ++i) {
-    const std::vector<Op>& ops = asked.mode.stages[i].ops;
-    if (low_vram) resident.clear();
+  const std::vector<Stage>& stages = asked.mode.stages;
+  for (std::size_t i = 0; i < stages.size(); ++i) {
+    const std::vector<Op>& ops = stages[i].ops;
+    if (low_vram) held.weights.clear();
+    const bool ahead = asked.ahead && !low_vram && i + 1 < stages.size();
+    if (ahead) add_graphs(asked, stages[i + 1], held.weights);
     std::optional<Peak> largest;
     for (std::size_t k = 0; k < std::max<std::size_t>(ops.size(), 1); ++k, ++moment) {
-      Peak peak = peak_of(asked, ops.empty() ? nullptr : &ops[k], asked.sizes[i], resident);
+      Peak peak = peak_of(asked, ops.empty() ? nullptr : &ops[k], asked.sizes[i], held);
       for (const auto& [name, life] : lives) {
         if (moment < life.start || moment > life.end) continue;
         peak.values += spec_bytes(asked.mode.values.at(name), asked.sizes[i]).value_or(0);
@@ -210,23 +242,24 @@ std::vector<Peak> stage_peaks(const MemoryAsked& asked, bool low_vram) {
   return peaks;
 }
 
-std::int64_t check_memory(const MemoryAsked& asked, std::int64_t free, bool low_vram) {
+std::int64_t check_memory(const MemoryAsked& asked, const std::optional<std::int64_t>& free,
+                          bool low_vram) {
   std::int64_t most = 0;
   const std::vector<Peak> peaks = stage_peaks(asked, low_vram);
   for (std::size_t i = 0; i < peaks.size(); ++i) {
     most = std::max(most, peaks[i].activations);
-    if (peaks[i].total() <= free) continue;
+    if (!free || peaks[i].total() <= *free) continue;
     const Stage& stage = asked.mode.stages[i];
     Words ways = smaller(asked.mode, stage);
     const std::vector<Peak> others = stage_peaks(asked, true);
-    const auto fits = [&](const Peak& peak) { return peak.total() <= free; };
+    const auto fits = [&](const Peak& peak) { return peak.total() <= *free; };
     if (std::all_of(others.begin(), others.end(), fits)) {
       ways.push_back("--low-vram (in Python low_vram=True)");
     }
     const std::string todo = ways.empty() ? "Close other programs" : "Use " + joined(ways, " or ");
     fail(Kind::kInput, "stage " + shown(stage.name) + " needs " + gib(peaks[i].total()) +
                            " of memory, " + gib(peaks[i].weights) +
-                           " of it for weights; expected at most the " + gib(free) +
+                           " of it for weights; expected at most the " + gib(*free) +
                            " that are free. " + todo + ".");
   }
   return most;

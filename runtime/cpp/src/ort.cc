@@ -1,98 +1,17 @@
 #include "ort.hpp"
 
-#include <dlfcn.h>
 #include <malloc.h>
 
 #include <algorithm>
-#include <filesystem>
 #include <map>
-#include <mutex>
 #include <utility>
-
-#define ORT_API_MANUAL_INIT
-#include <onnxruntime_cxx_api.h>
 
 #include "errors.hpp"
 #include "host_memory.hpp"
+#include "ort_library.hpp"
 
 namespace edgereel_runtime {
 namespace {
-
-namespace fs = std::filesystem;
-
-constexpr const char* kInstall =
-    "Install one, for example `pip install onnxruntime`, and give the path of its libonnxruntime: "
-    "EDGEREEL_ONNXRUNTIME, or `onnxruntime` in edgereel_options.";
-
-std::string first_line(const std::exception& error) {
-  const std::string all = error.what();
-  return all.substr(0, std::min<std::size_t>(all.find('\n'), 300));
-}
-
-// The library in a folder, such as onnxruntime/capi of the wheel from PyPI.
-std::string in_folder(const std::string& place) {
-  std::error_code ignored;
-  if (!fs::is_directory(place, ignored)) return place;
-  for (const auto& entry : fs::directory_iterator(place, ignored)) {
-    const std::string name = entry.path().filename().string();
-    if (starts_with(name, "libonnxruntime.so")) return entry.path().string();
-  }
-  return place + "/libonnxruntime.so";
-}
-
-// Of the library that was opened. Ort::GetVersionString would have to be linked.
-std::string& ort_version() {
-  static std::string version;
-  return version;
-}
-
-// Opens the library and takes its functions.
-void open_library(const std::string& path) {
-  void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (library == nullptr) {
-    fail(Kind::kUnavailable, "ONNX Runtime does not load (" + std::string(dlerror()) +
-                                 "); expected its shared library. " + kInstall);
-  }
-  using Base = const OrtApiBase* (*)();
-  const auto base = reinterpret_cast<Base>(dlsym(library, "OrtGetApiBase"));
-  const OrtApi* api = base != nullptr ? base()->GetApi(ORT_API_VERSION) : nullptr;
-  if (api == nullptr) {
-    const std::string found = base != nullptr ? base()->GetVersionString() : "another library";
-    fail(Kind::kUnavailable, path + " is " + found + "; expected ONNX Runtime 1." +
-                                 std::to_string(ORT_API_VERSION) + " or newer. " + kInstall);
-  }
-  ort_version() = base()->GetVersionString();
-  Ort::InitApi(api);
-}
-
-// One library for the process: ONNX Runtime keeps its state in it. It stays open to the end.
-void load_library(const std::string& place) {
-  static std::mutex lock;
-  static std::string loaded;
-  const std::lock_guard<std::mutex> hold(lock);
-  if (!loaded.empty() && (place.empty() || in_folder(place) == loaded)) return;
-  if (!loaded.empty()) {
-    fail(Kind::kInput, "onnxruntime is " + place + ", but " + loaded +
-                           " is in use already; expected one for the whole process. Give the same "
-                           "path to every cascade.");
-  }
-  const std::string path = place.empty() ? "libonnxruntime.so.1" : in_folder(place);
-  open_library(path);
-  loaded = path;
-}
-
-// What ONNX Runtime keeps for the process, to its end: sessions may still be there then.
-Ort::Env& environment() {
-  static Ort::Env& env = *[] {
-    // Errors only: warnings of the graph optimiser are no use to a user.
-    auto* made = new Ort::Env(ORT_LOGGING_LEVEL_ERROR, "edgereel");
-    const auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
-    // One arena for all sessions, grown by what is asked; backends/ort.py has the measurements.
-    made->CreateAndRegisterAllocator(memory, Ort::ArenaCfg(0, 1, -1, -1));
-    return made;
-  }();
-  return env;
-}
 
 // Returns memory that was freed to the system, which glibc keeps otherwise.
 void give_back() {
@@ -164,7 +83,7 @@ class OrtEngine : public Engine {
   OrtEngine(Ort::Session session, std::string file)
       : session_(std::move(session)), file_(std::move(file)) {}
 
-  void run(const Arrays& inputs, const Arrays& outputs) override {
+  void run(const Buffers& inputs, const Buffers& outputs) override {
     std::vector<const char*> in_names, out_names;
     std::vector<Ort::Value> in = values(inputs, in_names), out = values(outputs, out_names);
     try {
@@ -178,14 +97,14 @@ class OrtEngine : public Engine {
   }
 
  private:
-  static std::vector<Ort::Value> values(const Arrays& arrays, std::vector<const char*>& names) {
+  static std::vector<Ort::Value> values(const Buffers& buffers, std::vector<const char*>& names) {
     const auto memory = Ort::MemoryInfo::CreateCpu(OrtDeviceAllocator, OrtMemTypeDefault);
     std::vector<Ort::Value> found;
-    for (const auto& [name, array] : arrays) {
+    for (const auto& [name, buffer] : buffers) {
       names.push_back(name.c_str());
-      found.push_back(Ort::Value::CreateTensor(memory, array.raw(), array.bytes(),
-                                               array.dims().data(), array.dims().size(),
-                                               onnx_type(array.dtype())));
+      found.push_back(Ort::Value::CreateTensor(memory, buffer.memory().raw(), buffer.bytes(),
+                                               buffer.dims().data(), buffer.dims().size(),
+                                               onnx_type(buffer.dtype())));
     }
     return found;
   }
@@ -194,18 +113,18 @@ class OrtEngine : public Engine {
   std::string file_;
 };
 
-class OrtBackend : public Backend {
+class OrtBackend : public HostMemory {
  public:
   explicit OrtBackend(OrtOptions options) : options_(std::move(options)) {
     if (options_.provider != "cpu") check_provider();
-    environment();
+    ort_environment();
   }
 
   std::unique_ptr<Engine> load(const std::string& path, const GraphSpec& spec) override {
     const Ort::SessionOptions options = session_options();
     give_back();  // what dropped engines had
     try {
-      Ort::Session session(environment(), path.c_str(), options);
+      Ort::Session session(ort_environment(), path.c_str(), options);
       give_back();
       check_ports(session, spec);
       return std::make_unique<OrtEngine>(std::move(session), spec.file);
@@ -229,8 +148,9 @@ class OrtBackend : public Backend {
         {"tensorrt-rtx", "NvTensorRTRTXExecutionProvider"}};
     const auto found = kProviders.find(options_.provider);
     if (found == kProviders.end()) {
-      fail(Kind::kInput, "provider is " + shown(options_.provider) +
-                             "; expected cpu, cuda, tensorrt, tensorrt-rtx. Choose one of these.");
+      fail(Kind::kInput,
+           "provider is " + shown(options_.provider) +
+               "; expected cpu, cuda, tensorrt, tensorrt-rtx, trt. Choose one of these.");
     }
     return found->second;
   }
@@ -296,7 +216,7 @@ class OrtBackend : public Backend {
 }  // namespace
 
 std::unique_ptr<Backend> make_ort(const OrtOptions& options) {
-  load_library(options.library);
+  load_ort(options.library);
   return std::make_unique<OrtBackend>(options);
 }
 

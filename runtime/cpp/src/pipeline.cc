@@ -4,16 +4,18 @@
 
 #include "errors.hpp"
 #include "kernel_library.hpp"
+#include "trt.hpp"
 
 namespace edgereel_runtime {
 namespace {
 
-std::unique_ptr<Backend> backend_of(const CascadeOptions& options) {
+std::unique_ptr<Backend> backend_of(const CascadeOptions& options, const Plan& plan) {
   if (options.threads < 0) {
     fail(Kind::kInput, "threads is " + std::to_string(options.threads) +
                            "; expected a whole number of at least 1. Leave it out to use all "
                            "cores.");
   }
+  if (options.provider == "trt") return make_trt(plan);
   OrtOptions ort;
   const char* named = std::getenv("EDGEREEL_ONNXRUNTIME");
   ort.library = options.onnxruntime.empty() && named != nullptr ? named : options.onnxruntime;
@@ -27,7 +29,7 @@ std::unique_ptr<Backend> backend_of(const CascadeOptions& options) {
 
 Cascade::Cascade(const std::string& folder, const CascadeOptions& options)
     : plan_(folder),
-      interpreter_(plan_, backend_of(options), options.verify_hashes, options.low_vram) {}
+      interpreter_(plan_, backend_of(options, plan_), options.verify_hashes, options.low_vram) {}
 
 const Mode& Cascade::mode(const std::string& name) const {
   const Named<Mode>& modes = plan().modes;

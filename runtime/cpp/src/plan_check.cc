@@ -97,7 +97,20 @@ void check_shape(const std::string& place, const TensorSpec& spec) {
   }
 }
 
-void check_activations(const std::string& place, const GraphSpec& graph) {
+// The terms are products of symbols of the inputs.
+void check_polynomial(const std::string& place, const Named<double>& terms, const Set& known) {
+  for (const auto& [product, factor] : terms) {
+    const Words symbols = product.empty() ? Words() : split(product, '*');
+    for (const std::string& symbol : symbols) {
+      if (known.count(symbol)) continue;
+      wrong(place, shown(product) + " is no product of symbols of the inputs",
+            "one like 'F*h*w', or '' for 1");
+    }
+    if (!(factor >= 0)) wrong(place + "." + product, text(factor), "at least 0");
+  }
+}
+
+void check_polynomials(const std::string& place, const GraphSpec& graph) {
   Set known;
   for (const auto& entry : graph.inputs) {
     for (const Axis& axis : entry.second.shape) {
@@ -105,17 +118,11 @@ void check_activations(const std::string& place, const GraphSpec& graph) {
     }
   }
   for (std::size_t i = 0; i < graph.activations.size(); ++i) {
-    const std::string at = place + "[" + std::to_string(i) + "]";
-    for (const auto& [product, factor] : graph.activations[i]) {
-      const Words symbols = product.empty() ? Words() : split(product, '*');
-      for (const std::string& symbol : symbols) {
-        if (known.count(symbol)) continue;
-        wrong(at, shown(product) + " is no product of symbols of the inputs",
-              "one like 'F*h*w', or '' for 1");
-      }
-      if (!(factor >= 0)) wrong(at + "." + product, text(factor), "at least 0");
-    }
+    check_polynomial(place + ".activations[" + std::to_string(i) + "]", graph.activations[i],
+                     known);
   }
+  check_polynomial(place + ".flops", graph.flops, known);
+  check_polynomial(place + ".traffic", graph.traffic, known);
 }
 
 void check_multiple(const std::string& place, const Param& param) {
@@ -253,7 +260,7 @@ void check_plan(const Document& plan) {
     for (const auto& [tensor, spec] : graph.outputs) {
       check_shape(place + ".outputs." + tensor, spec);
     }
-    check_activations(place + ".activations", graph);
+    check_polynomials(place, graph);
   }
   for (const auto& [name, tokenizer] : plan.tokenizers) {
     if (tokenizer.length < 1 || tokenizer.pad_id < 0) {

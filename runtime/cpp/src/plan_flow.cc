@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "plan_chunks.hpp"
+#include "plan_sampling.hpp"
 #include "plan_start.hpp"
 
 namespace edgereel_runtime {
@@ -11,10 +11,10 @@ namespace {
 const TensorSpec kRow = {"float32", {Int(16)}};
 const Int kMaxSeed = (Int(1) << 64) - 1;
 
-class Flow : public Chunks {
+class Flow : public SamplingRules {
  public:
   Flow(const Document& plan, const Mode& mode, std::string place)
-      : Chunks(mode), plan_(plan), place_(std::move(place)) {}
+      : SamplingRules(plan, mode), place_(std::move(place)) {}
 
   void check_stage(const std::string& place, const Stage& stage);
   void check_end();
@@ -28,10 +28,7 @@ class Flow : public Chunks {
   void check_op(const std::string& place, const Renoise& op);
   void check_outputs(const std::string& place, const Tokenize& op, const Shape& ids);
   void check_step(const std::string& place, const Denoise& op);
-  void check_sampling(const std::string& place, const Denoise& op);
-  void check_range(const std::string& place, const Range& range);
   void check_stream(const std::string& place, const Denoise& op, const GraphSpec& graph);
-  TensorSpec check_guidance(const std::string& place, const std::optional<Guidance>& guidance);
   const TensorSpec& same(const std::string& place, const std::string& x, const std::string& out);
   void bind(const std::string& place, const Named<std::string>& values,
             const Named<TensorSpec>& tensors, Sizes& sizes, bool making);
@@ -39,9 +36,7 @@ class Flow : public Chunks {
   const GraphSpec& graph_of(const std::string& place, const std::string& name) const;
   void stream(const std::string& place, const std::string& name, Set& streams);
 
-  const Document& plan_;
   std::string place_;
-  Sizes rows_size_;  // rows name -> size of its axis
   Set part_streams_, once_streams_;
   Named<const Denoise*> trajectories_;  // by the value they make
   bool in_chunks_ = false;
@@ -115,26 +110,26 @@ void Flow::check_seed() {
 
 void Flow::check_op(const std::string& place, const Tokenize& op) {
   if (in_chunks_) wrong(place + ".op", "tokenize once per chunk", "it in a stage before");
-  find(place + ".tokenizer", op.tokenizer, plan_.tokenizers, "tokenizer");
+  find(place + ".tokenizer", op.tokenizer, plan.tokenizers, "tokenizer");
   const auto& rows = find(place + ".rows", op.rows, mode.rows, "rows list");
   for (const Row& row : rows) {
     if (row.param) used.insert(*row.param);
   }
   const Shape& shape = declared(place + ".ids", op.ids).shape;
   const Axis size = shape.empty() ? Axis(Int(0)) : shape[0];
-  const Axis* known = rows_size_.find(op.rows);
+  const Axis* known = rows_size.find(op.rows);
   const bool taken = is_symbol(size) && sized.count(symbol_of(size)) > 0;
   if (known == nullptr ? taken : *known != size) {
     wrong(place + ".ids", "its axis 0 is " + shown(size),
           "one symbol for rows " + shown(op.rows) + ", and for nothing else");
   }
-  if (known == nullptr) rows_size_.entries.emplace_back(op.rows, size);
+  if (known == nullptr) rows_size.entries.emplace_back(op.rows, size);
   if (!is_symbol(size) && std::get<Int>(size) != static_cast<Int>(rows.size())) {
     wrong(place + ".ids", "its axis 0 is " + text(size),
           "a symbol, or " + std::to_string(rows.size()) + " as rows has");
   }
   if (is_symbol(size)) sized.insert(symbol_of(size));
-  check_outputs(place, op, {size, plan_.tokenizers.at(op.tokenizer).length});
+  check_outputs(place, op, {size, plan.tokenizers.at(op.tokenizer).length});
 }
 
 void Flow::check_outputs(const std::string& place, const Tokenize& op, const Shape& ids) {
@@ -165,7 +160,7 @@ void Flow::check_op(const std::string& place, const Denoise& op) {
   check_step(place, op);
   check_sampling(place, op);
   trajectories_.entries.emplace_back(op.out, &op);
-  check_stream(place, op, plan_.graphs.at(op.graph));
+  check_stream(place, op, plan.graphs.at(op.graph));
 }
 
 // The graph is one of a step, and its conditions are given.
@@ -214,7 +209,7 @@ void Flow::check_stream(const std::string& place, const Denoise& op, const Graph
 }
 
 void Flow::check_op(const std::string& place, const Renoise& op) {
-  find(place + ".schedule", op.schedule, plan_.schedules, "schedule");
+  find(place + ".schedule", op.schedule, plan.schedules, "schedule");
   stream(place + ".noise", op.noise, once_streams_);
   number(place + ".to", op.to, {Scalar(Int(0)), true});
   if (op.from) number(place + ".from", *op.from, {Scalar(Int(0)), true});
@@ -226,62 +221,6 @@ void Flow::check_op(const std::string& place, const Renoise& op) {
   if (op.along) find(place + ".along", *op.along, trajectories_, "denoised value before");
   same(place, op.x, op.out);
   check_led(place, op.x, op.shared_noise);
-}
-
-void Flow::check_sampling(const std::string& place, const Denoise& op) {
-  find(place + ".schedule", op.schedule, plan_.schedules, "schedule");
-  choice(place + ".sampler", op.sampler, kSamplers);
-  choice(place + ".spacing", op.spacing, kSpacings);
-  Words choices;
-  if (const auto* ref = std::get_if<Ref>(&op.sampler)) {
-    choices = mode.params.at(ref->param).choices;
-  }
-  Words extra;
-  for (const auto& entry : op.spacings) {
-    if (std::find(choices.begin(), choices.end(), entry.first) == choices.end()) {
-      extra.push_back(entry.first);
-    }
-  }
-  if (!extra.empty()) {
-    wrong(place + ".spacings." + *std::min_element(extra.begin(), extra.end()),
-          "nobody can choose it", "choices of the sampler");
-  }
-  number(place + ".steps", op.steps, {Scalar(Int(1)), true});
-  number(place + ".eta", op.eta, {Scalar(Int(0)), false});
-  if (op.range) check_range(place + ".range", *op.range);
-}
-
-void Flow::check_range(const std::string& place, const Range& range) {
-  number(place + ".from", range.from, {Scalar(Int(0)), false});
-  if (range.to) number(place + ".to", *range.to, {Scalar(Int(0)), false});
-  const double* high = std::get_if<double>(&range.from);
-  const double* low = range.to ? std::get_if<double>(&*range.to) : nullptr;
-  if (high != nullptr && low != nullptr && *high <= *low) {
-    wrong(place + ".to", text(*low) + " >= from", "a less noisy timestep");
-  }
-}
-
-// The spec of the weights; unguided there is one row of weight 1.
-TensorSpec Flow::check_guidance(const std::string& op, const std::optional<Guidance>& guidance) {
-  if (!guidance) return {"float32", {Int(1)}};
-  const std::string place = op + ".guidance";
-  const auto& rows = find(place + ".rows", guidance->rows, mode.rows, "rows list");
-  const Axis* size = rows_size_.find(guidance->rows);
-  if (size == nullptr || !is_symbol(*size)) {
-    wrong(place + ".rows", shown(guidance->rows) + " has the axis " + (size ? text(*size) : "None"),
-          "rows tokenized before, with a symbol as axis 0 of ids, since rows can be dropped");
-  }
-  if (guidance->weights.size() != rows.size()) {
-    wrong(place + ".weights", "there are " + std::to_string(guidance->weights.size()),
-          std::to_string(rows.size()) + ", one per row");
-  }
-  for (std::size_t i = 0; i < rows.size(); ++i) {
-    for (const auto& entry : guidance->weights[i].params) {
-      referred(place + ".weights[" + std::to_string(i) + "].params." + entry.first, entry.first,
-               {});
-    }
-  }
-  return {"float32", {*size}};
 }
 
 const TensorSpec& Flow::same(const std::string& place, const std::string& x,
@@ -322,7 +261,7 @@ void Flow::check_led(const std::string& place, const std::string& value, bool sh
 }
 
 const GraphSpec& Flow::graph_of(const std::string& place, const std::string& name) const {
-  return find(place + ".graph", name, plan_.graphs, "graph");
+  return find(place + ".graph", name, plan.graphs, "graph");
 }
 
 // Two draws of one name would be equal numbers.

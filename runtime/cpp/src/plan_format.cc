@@ -1,10 +1,10 @@
-// Reads JSON into the structs, strictly. Messages are msgspec's, which Python reads plans with.
+// One line per field, in the order of plan_format.py.
 #include "plan_format.hpp"
 
 #include <algorithm>
-#include <functional>
 
 #include "errors.hpp"
+#include "strict_json.hpp"
 
 namespace edgereel_runtime {
 
@@ -30,122 +30,11 @@ const std::map<std::string, Words> kWords = {
     {"precision", {"fp32"}},
 };
 
-[[noreturn]] void misread(const std::string& place, const std::string& problem) {
-  const std::string where = place.empty() ? "plan.json" : place;
-  const auto found = kWords.find(where.substr(where.rfind('.') + 1));
-  if (found != kWords.end() && problem.find("Invalid") != std::string::npos) {
-    wrong(where, problem, "one of " + joined(found->second));
-  }
-  wrong(where, problem);
-}
-
-std::string kind_of(const Json& json) {
-  static const char* const kKinds[] = {"null", "bool", "int", "float", "str", "array", "object"};
-  return kKinds[static_cast<int>(json.type)];
-}
-
-[[noreturn]] void mistyped(const Json& json, const std::string& place, const std::string& wanted) {
-  misread(place, "Expected `" + wanted + "`, got `" + kind_of(json) + "`");
-}
-
 using Type = Json::Type;
 
-// A place and how it is to be read; `also` names the other types that may stand there.
-struct At {
-  std::string place;
-  std::string also;
+}  // namespace
 
-  At operator/(const std::string& key) const {
-    return {place.empty() ? key : place + "." + key, ""};
-  }
-  At operator[](std::size_t i) const { return {place + "[" + std::to_string(i) + "]", ""}; }
-  At or_else(const std::string& type) const { return {place, " | " + type + also}; }
-};
-
-void read(const Json& json, const At& at, std::string& out) {
-  if (json.type != Type::kString) mistyped(json, at.place, "str" + at.also);
-  out = json.string;
-}
-
-void read(const Json& json, const At& at, Int& out) {
-  if (json.type != Type::kInt) mistyped(json, at.place, "int" + at.also);
-  out = json.whole;
-}
-
-void read(const Json& json, const At& at, double& out) {
-  if (json.type == Type::kInt) {
-    out = static_cast<double>(json.whole);
-  } else if (json.type == Type::kFloat) {
-    out = json.real;
-  } else {
-    mistyped(json, at.place, "float" + at.also);
-  }
-}
-
-void read(const Json& json, const At& at, bool& out) {
-  if (json.type != Type::kBool) mistyped(json, at.place, "bool" + at.also);
-  out = json.boolean;
-}
-
-void read_chosen(const Json& json, const At& at, const Words& words, std::string& out) {
-  read(json, at, out);
-  if (std::find(words.begin(), words.end(), out) == words.end()) {
-    misread(at.place, "Invalid enum value " + shown(out));
-  }
-}
-
-using Reader = std::function<void(const Json&, const At&)>;
-struct Field {
-  std::string name;
-  bool required;
-  Reader read;
-};
-
-void read_fields(const Json& json, const At& at, const std::vector<Field>& fields,
-                 const std::string& tag = "") {
-  if (json.type != Type::kObject) mistyped(json, at.place, "object" + at.also);
-  for (const auto& [key, value] : json.object) {
-    if (key == tag && !tag.empty()) continue;
-    const auto named = [&, &name = key](const Field& field) { return field.name == name; };
-    const auto field = std::find_if(fields.begin(), fields.end(), named);
-    if (field == fields.end()) misread(at.place, "Object contains unknown field `" + key + "`");
-    field->read(value, At{at.place, ""} / key);
-  }
-  for (const Field& field : fields) {
-    if (field.required && json.find(field.name) == nullptr) {
-      misread(at.place, "Object missing required field `" + field.name + "`");
-    }
-  }
-}
-
-// Overloads for the structs, one line per field, in the order of plan_format.py.
-void read(const Json&, const At&, Ref&);
-void read(const Json&, const At&, TensorSpec&);
-void read(const Json&, const At&, GraphSpec&);
-void read(const Json&, const At&, ScheduleSpec&);
-void read(const Json&, const At&, TokenizerSpec&);
-void read(const Json&, const At&, Param&);
-void read(const Json&, const At&, Size&);
-void read(const Json&, const At&, Row&);
-void read(const Json&, const At&, Weight&);
-void read(const Json&, const At&, Guidance&);
-void read(const Json&, const At&, Range&);
-void read(const Json&, const At&, Op&);
-void read(const Json&, const At&, Window&);
-void read(const Json&, const At&, Each&);
-void read(const Json&, const At&, Stage&);
-void read(const Json&, const At&, Output&);
-void read(const Json&, const At&, Mode&);
-
-template <typename T>
-void read(const Json& json, const At& at, std::optional<T>& out) {
-  if (json.type == Type::kNull) {
-    out.reset();
-  } else {
-    read(json, at.or_else("null"), out.emplace());
-  }
-}
-
+// The templates of strict_json.hpp find these overloads, so they are in no nameless namespace.
 template <typename T>
 void read(const Json& json, const At& at, std::variant<T, Ref>& out) {
   if (json.type == Type::kObject) {
@@ -155,7 +44,7 @@ void read(const Json& json, const At& at, std::variant<T, Ref>& out) {
   }
 }
 
-void read(const Json& json, const At& at, Axis& out) {
+static void read(const Json& json, const At& at, Axis& out) {
   if (json.type == Type::kString) {
     out = json.string;
   } else {
@@ -163,47 +52,7 @@ void read(const Json& json, const At& at, Axis& out) {
   }
 }
 
-template <typename T>
-void read(const Json& json, const At& at, std::vector<T>& out) {
-  if (json.type != Type::kArray) mistyped(json, at.place, "array" + at.also);
-  out.clear();
-  for (std::size_t i = 0; i < json.array.size(); ++i)
-    read(json.array[i], at[i], out.emplace_back());
-}
-
-template <typename T>
-void read(const Json& json, const At& at, Named<T>& out) {
-  if (json.type != Type::kObject) mistyped(json, at.place, "object" + at.also);
-  out.entries.clear();
-  for (const auto& [key, value] : json.object) {
-    read(value, At{at.place, ""} / key, out.entries.emplace_back(key, T()).second);
-  }
-}
-
-template <typename T>
-Field need(const char* name, T& out) {
-  return {name, true, [&out](const Json& json, const At& at) { read(json, at, out); }};
-}
-
-template <typename T>
-Field may(const char* name, T& out) {
-  return {name, false, [&out](const Json& json, const At& at) { read(json, at, out); }};
-}
-
-Field need(const char* name, std::string& out, const Words& words) {
-  return {name, true, [&](const Json& json, const At& at) { read_chosen(json, at, words, out); }};
-}
-
-Field may(const char* name, std::optional<std::string>& out, const Words& words) {
-  return {name, false, [&](const Json& json, const At& at) {
-            out.reset();
-            if (json.type != Type::kNull) {
-              read_chosen(json, at.or_else("null"), words, out.emplace());
-            }
-          }};
-}
-
-Field need(const char* name, Word& out, const Words& words) {
+static Field need(const char* name, Word& out, const Words& words) {
   return {name, true, [&](const Json& json, const At& at) {
             read(json, at, out);
             if (auto* word = std::get_if<std::string>(&out)) {
@@ -212,12 +61,12 @@ Field need(const char* name, Word& out, const Words& words) {
           }};
 }
 
-Field spacings(Named<std::string>& out) {
+static Field spacings(Named<std::string>& out) {
   return {"spacings", false, [&](const Json& json, const At& at) {
-            if (json.type != Type::kObject) mistyped(json, at.place, "object");
+            if (json.type != Type::kObject) mistyped(json, at, "object");
             for (const auto& [key, value] : json.object) {
               if (std::find(kSamplers.begin(), kSamplers.end(), key) == kSamplers.end()) {
-                misread(at.place, "Invalid enum value " + shown(key));
+                misread(at, "Invalid enum value " + shown(key));
               }
               auto& entry = out.entries.emplace_back(key, "");
               read_chosen(value, at / key, kSpacings, entry.second);
@@ -225,52 +74,53 @@ Field spacings(Named<std::string>& out) {
           }};
 }
 
-void read(const Json& json, const At& at, Ref& out) {
+static void read(const Json& json, const At& at, Ref& out) {
   read_fields(json, at, {need("param", out.param)});
 }
 
-void read(const Json& json, const At& at, TensorSpec& out) {
+static void read(const Json& json, const At& at, TensorSpec& out) {
   read_fields(json, at, {need("dtype", out.dtype, kDTypes), need("shape", out.shape)});
 }
 
-void read(const Json& json, const At& at, GraphSpec& out) {
+static void read(const Json& json, const At& at, GraphSpec& out) {
   static const Words kPrecisions = {"fp32"};
   read_fields(json, at,
               {need("file", out.file), need("inputs", out.inputs), need("outputs", out.outputs),
                may("weights", out.weights), may("golden", out.golden),
-               may("precision", out.precision, kPrecisions), may("activations", out.activations)});
+               may("precision", out.precision, kPrecisions), may("activations", out.activations),
+               may("flops", out.flops), may("traffic", out.traffic)});
 }
 
-void read(const Json& json, const At& at, ScheduleSpec& out) {
+static void read(const Json& json, const At& at, ScheduleSpec& out) {
   read_fields(json, at, {need("file", out.file)});
 }
 
-void read(const Json& json, const At& at, TokenizerSpec& out) {
+static void read(const Json& json, const At& at, TokenizerSpec& out) {
   read_fields(json, at,
               {need("file", out.file), need("length", out.length), need("pad_id", out.pad_id)});
 }
 
 // The tag of a struct that is one of several.
-std::string tag_of(const Json& json, const At& at, const std::string& tag) {
-  if (json.type != Type::kObject) mistyped(json, at.place, "object");
+static std::string tag_of(const Json& json, const At& at, const std::string& tag) {
+  if (json.type != Type::kObject) mistyped(json, at.here(), "object");
   const Json* found = json.find(tag);
-  if (found == nullptr) misread(at.place, "Object missing required field `" + tag + "`");
-  const At place = At{at.place, ""} / tag;
+  if (found == nullptr) misread(at, "Object missing required field `" + tag + "`");
+  const At place = at.field(tag);
   if (found->type != Type::kString) {
     static const char* const kPython[] = {"NoneType", "bool", "int", "float",
                                           "str",      "list", "dict"};
     const std::string kind = kPython[static_cast<int>(found->type)];
-    misread(place.place, "Expected `str`, got `" + kind + "`");
+    misread(place, "Expected `str`, got `" + kind + "`");
   }
   const Words& words = kWords.at(tag);
   if (std::find(words.begin(), words.end(), found->string) == words.end()) {
-    misread(place.place, "Invalid value " + shown(found->string));
+    misread(place, "Invalid value " + shown(found->string));
   }
   return found->string;
 }
 
 template <typename T>
-Field number(const char* name, std::optional<Scalar>& out) {
+static Field number(const char* name, std::optional<Scalar>& out) {
   return {name, false, [&out](const Json& json, const At& at) {
             std::optional<T> value;
             read(json, at, value);
@@ -279,13 +129,13 @@ Field number(const char* name, std::optional<Scalar>& out) {
 }
 
 template <typename T>
-void add_range(std::vector<Field>& fields, Param& out) {
+static void add_range(std::vector<Field>& fields, Param& out) {
   fields.push_back(number<T>("default", out.number));
   fields.push_back(number<T>("min", out.min));
   fields.push_back(number<T>("max", out.max));
 }
 
-void add_video(std::vector<Field>& fields, Param& out) {
+static void add_video(std::vector<Field>& fields, Param& out) {
   static const Words kFilters = {"canny"};
   for (Field& field : std::vector<Field>{
            may("start", out.start), may("end", out.end), may("fps", out.fps),
@@ -296,7 +146,7 @@ void add_video(std::vector<Field>& fields, Param& out) {
   }
 }
 
-void read(const Json& json, const At& at, Param& out) {
+static void read(const Json& json, const At& at, Param& out) {
   const std::string type = tag_of(json, at, "type");
   std::vector<Field> fields;
   if (type == "choice") fields.push_back(need("choices", out.choices));
@@ -319,43 +169,43 @@ void read(const Json& json, const At& at, Param& out) {
   read_fields(json, at, fields, "type");
 }
 
-void read(const Json& json, const At& at, Size& out) {
+static void read(const Json& json, const At& at, Size& out) {
   read_fields(json, at,
               {may("param", out.param), may("symbol", out.symbol), may("times", out.times),
                may("plus", out.plus), may("divide", out.divide)});
 }
 
-void read(const Json& json, const At& at, Row& out) {
+static void read(const Json& json, const At& at, Row& out) {
   read_fields(json, at,
               {may("param", out.param), may("append", out.append), may("text", out.text)});
 }
 
-void read(const Json& json, const At& at, Weight& out) {
+static void read(const Json& json, const At& at, Weight& out) {
   read_fields(json, at, {may("const", out.constant), may("params", out.params)});
 }
 
-void read(const Json& json, const At& at, Guidance& out) {
+static void read(const Json& json, const At& at, Guidance& out) {
   read_fields(json, at, {need("rows", out.rows), need("weights", out.weights)});
 }
 
-void read(const Json& json, const At& at, Range& out) {
+static void read(const Json& json, const At& at, Range& out) {
   read_fields(json, at, {need("from", out.from), may("to", out.to)});
 }
 
-std::vector<Field> fields_of(Tokenize& op) {
+static std::vector<Field> fields_of(Tokenize& op) {
   return {need("tokenizer", op.tokenizer), need("rows", op.rows), need("ids", op.ids),
           may("mask", op.mask), may("row", op.row)};
 }
 
-std::vector<Field> fields_of(Noise& op) {
+static std::vector<Field> fields_of(Noise& op) {
   return {need("value", op.value), may("shared", op.shared)};
 }
 
-std::vector<Field> fields_of(Run& op) {
+static std::vector<Field> fields_of(Run& op) {
   return {need("graph", op.graph), need("inputs", op.inputs), need("outputs", op.outputs)};
 }
 
-std::vector<Field> fields_of(Denoise& op) {
+static std::vector<Field> fields_of(Denoise& op) {
   return {need("graph", op.graph),
           need("x", op.x),
           need("out", op.out),
@@ -374,7 +224,7 @@ std::vector<Field> fields_of(Denoise& op) {
           spacings(op.spacings)};
 }
 
-std::vector<Field> fields_of(Renoise& op) {
+static std::vector<Field> fields_of(Renoise& op) {
   return {need("x", op.x),
           need("out", op.out),
           need("schedule", op.schedule),
@@ -385,7 +235,7 @@ std::vector<Field> fields_of(Renoise& op) {
           may("along", op.along)};
 }
 
-void read(const Json& json, const At& at, Op& out) {
+static void read(const Json& json, const At& at, Op& out) {
   const std::string op = tag_of(json, at, "op");
   if (op == "tokenize") out = Tokenize();
   if (op == "noise") out = Noise();
@@ -395,36 +245,34 @@ void read(const Json& json, const At& at, Op& out) {
   std::visit([&](auto& one) { read_fields(json, at, fields_of(one), "op"); }, out);
 }
 
-void read(const Json& json, const At& at, Window& out) {
+static void read(const Json& json, const At& at, Window& out) {
   read_fields(json, at,
               {need("symbol", out.symbol), need("size", out.size), may("overlap", out.overlap),
                may("lead", out.lead)});
 }
 
-void read(const Json& json, const At& at, Each& out) {
+static void read(const Json& json, const At& at, Each& out) {
   read_fields(json, at, {need("slices", out.slices), need("windows", out.windows)});
 }
 
-void read(const Json& json, const At& at, Stage& out) {
+static void read(const Json& json, const At& at, Stage& out) {
   read_fields(json, at,
               {need("name", out.name), may("each", out.each), need("ops", out.ops),
                may("collect", out.collect)});
 }
 
-void read(const Json& json, const At& at, Output& out) {
+static void read(const Json& json, const At& at, Output& out) {
   read_fields(json, at, {need("value", out.value), need("fps", out.fps)});
 }
 
-void read(const Json& json, const At& at, Mode& out) {
+static void read(const Json& json, const At& at, Mode& out) {
   read_fields(json, at,
               {may("description", out.description), need("params", out.params),
                may("sizes", out.sizes), may("rows", out.rows), need("values", out.values),
                need("stages", out.stages), need("output", out.output)});
 }
 
-}  // namespace
-
-Document read_document(const Json& json) {
+static Document document(const Json& json) {
   Document out;
   read_fields(json, {},
               {need("format", out.format), need("name", out.name), need("system", out.system),
@@ -432,6 +280,19 @@ Document read_document(const Json& json) {
                need("graphs", out.graphs), may("schedules", out.schedules),
                may("tokenizers", out.tokenizers), need("modes", out.modes)});
   return out;
+}
+
+Document read_document(const Json& json) {
+  try {
+    return document(json);
+  } catch (const Misread& found) {
+    const std::string where = found.place.empty() ? "plan.json" : found.place;
+    const auto words = kWords.find(where.substr(where.rfind('.') + 1));
+    if (words != kWords.end() && found.problem.find("Invalid") != std::string::npos) {
+      wrong(where, found.problem, "one of " + joined(words->second));
+    }
+    wrong(where, found.problem);
+  }
 }
 
 }  // namespace edgereel_runtime

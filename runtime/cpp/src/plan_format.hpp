@@ -9,33 +9,12 @@
 #include <vector>
 
 #include "json.hpp"
+#include "named.hpp"
 #include "words.hpp"
 
 namespace edgereel_runtime {
 
 constexpr int kFormat = 1;
-
-// Entries by name, in the order they were written in.
-template <typename T>
-struct Named {
-  std::vector<std::pair<std::string, T>> entries;
-
-  const T* find(const std::string& name) const {
-    for (const auto& entry : entries) {
-      if (entry.first == name) return &entry.second;
-    }
-    return nullptr;
-  }
-  const T& at(const std::string& name) const { return *find(name); }
-  bool has(const std::string& name) const { return find(name) != nullptr; }
-  std::vector<std::string> keys() const {
-    std::vector<std::string> all;
-    for (const auto& entry : entries) all.push_back(entry.first);
-    return all;
-  }
-  auto begin() const { return entries.begin(); }
-  auto end() const { return entries.end(); }
-};
 
 // `{"param": name}`: the value a user gave for that param.
 struct Ref {
@@ -47,7 +26,6 @@ using Word = std::variant<std::string, Ref>;
 
 using Axis = std::variant<Int, std::string>;
 using Shape = std::vector<Axis>;
-using Words = std::vector<std::string>;
 
 struct TensorSpec {
   std::string dtype;
@@ -60,6 +38,7 @@ struct GraphSpec {
   Words weights;
   std::optional<std::string> golden, precision;
   std::vector<Named<double>> activations;
+  Named<double> flops, traffic;
 };
 
 struct ScheduleSpec {

@@ -1,6 +1,9 @@
 #include "tokenizer_text.hpp"
 
+#include <algorithm>
 #include <array>
+
+#include "charsmap.hpp"
 
 namespace edgereel_runtime {
 namespace {
@@ -181,12 +184,38 @@ Text with_spaces_replaced(const Text& text, const Text& by) {
   return out;
 }
 
+// Two spaces or more become one text.
+Text with_wide_gaps_replaced(const Text& text, const Text& by) {
+  Text out;
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t end = std::min(text.find_first_not_of(U' ', at), text.size());
+    if (end > at + 1) out += by;
+    if (end == at + 1) out += U' ';
+    at = end;
+    if (at < text.size()) out += text[at++];
+  }
+  return out;
+}
+
+Normalizer read_strip(const Json& json) {
+  const bool left = flag(json, "strip_left", true), right = flag(json, "strip_right", true);
+  return [=](const Text& text) {
+    const std::size_t start = left ? run(text, 0, kSpace, true) : 0;
+    std::size_t end = text.size();
+    while (right && end > start && is(text[end - 1], kSpace)) --end;
+    return text.substr(start, end - start);
+  };
+}
+
 Normalizer read_replace(const Json& json) {
   const Json& pattern = part(json, "pattern");
   const Text by = from_utf8(part(json, "content").string);
   const Json *word = pattern.find("String"), *regex = pattern.find("Regex");
   if (regex != nullptr && regex->string == R"(\s+)") {
     return [by](const Text& text) { return with_spaces_replaced(text, by); };
+  }
+  if (regex != nullptr && regex->string == " {2,}") {
+    return [by](const Text& text) { return with_wide_gaps_replaced(text, by); };
   }
   if (word == nullptr || word->string.empty()) {
     throw JsonError("it replaces the pattern " + shown(regex ? regex->string : ""));
@@ -206,6 +235,8 @@ Normalizer read_normalizer(const Json& json) {
   if (type == "Lowercase") return lower_case;
   if (type == "NFC") return nfc;
   if (type == "Replace") return read_replace(json);
+  if (type == "Strip") return read_strip(json);
+  if (type == "Precompiled") return read_charsmap(part(json, "precompiled_charsmap").string);
   if (type != "Sequence") throw JsonError("its normalizer is a " + type);
   std::vector<Normalizer> steps;
   for (const Json& one : part(json, "normalizers").array) steps.push_back(read_normalizer(one));

@@ -14,6 +14,7 @@
 #include <thread>
 #include <vector>
 
+#include "builds.hpp"
 #include "call.hpp"
 #include "close_words.hpp"
 #include "errors.hpp"
@@ -150,7 +151,7 @@ std::string peaks(const Json& json) {
     tables[name] = edgereel_runtime::read_levels(plan.folder() + "/" + schedule.file);
   }
   const edgereel_runtime::Call call({plan.document(), mode, params, tables}, {});
-  edgereel_runtime::MemoryAsked asked{plan.document(), plan.folder(), mode, {}, {}};
+  edgereel_runtime::MemoryAsked asked{plan.document(), plan.folder(), mode, {}, {}, nullptr, false};
   for (std::size_t i = 0; i < mode.stages.size(); ++i) {
     std::vector<edgereel_runtime::Span> largest;
     for (const auto& spans : call.spans[i]) largest.push_back(spans[0]);
@@ -166,6 +167,21 @@ std::string peaks(const Json& json) {
     }
   }
   return answer;
+}
+
+// The folder of the build that fits, of those of a cascade.
+std::string build(const Json& json) {
+  edgereel_runtime::WantedBuild wanted;
+  wanted.graph = text(json, "graph");
+  for (const auto& [file, hash] : part(json, "source").object) {
+    wanted.source.entries.emplace_back(file, hash.string);
+  }
+  if (json.find("precision") != nullptr) wanted.precision = text(json, "precision");
+  wanted.library.name = text(json, "library");
+  wanted.library.version = [&](const std::string&) { return text(json, "version"); };
+  wanted.capability = text(json, "capability");
+  const auto found = edgereel_runtime::choose_build(text(json, "cascade"), wanted);
+  return found.folder + "\n" + found.engine(wanted.graph);
 }
 
 // A status of edgereel.h with its sentence.
@@ -336,9 +352,9 @@ void answer(const char* state, int status, const std::string& bytes) {
 
 int main() {
   const std::map<std::string, std::function<std::string(const Json&)>> known = {
-      {"parse", parse},       {"rows", rows},     {"renoise", renoise},   {"words", words},
-      {"normal", normal},     {"tokens", tokens}, {"close", close_word},  {"free", free_bytes},
-      {"generate", generate}, {"peaks", peaks},   {"threads", in_threads}};
+      {"parse", parse},       {"rows", rows},     {"renoise", renoise},    {"words", words},
+      {"normal", normal},     {"tokens", tokens}, {"close", close_word},   {"free", free_bytes},
+      {"generate", generate}, {"peaks", peaks},   {"threads", in_threads}, {"build", build}};
   for (std::string line; std::getline(std::cin, line);) {
     try {
       const Json json = edgereel_runtime::parse_json(line);

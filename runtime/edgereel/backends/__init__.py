@@ -3,13 +3,14 @@
 A backend owns buffers and loads graphs; an engine is one loaded graph. A new backend is one file
 here and one line in BACKENDS; its class is made with `(plan, threads, kernels)` and offers
 
-    unusable(plan) -> str | None    why it cannot run this cascade here, or None (a staticmethod)
+    unusable(plan) -> str | None    why it cannot run this cascade here, or None (needs no object)
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, cast
 
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from edgereel.errors import BackendUnavailable, InputError
 from edgereel.plan import GraphSpec, Plan
 
-__all__ = ["BACKENDS", "Array", "Backend", "Buffer", "Engine", "choose"]
+__all__ = ["AUTO", "BACKENDS", "Array", "Backend", "Buffer", "Engine", "Footprint", "choose"]
 
 Array: TypeAlias = NDArray[Any]
 
@@ -27,7 +28,11 @@ BACKENDS = {
     "trt": "edgereel.backends.trt:Trt",
     "ort-cuda": "edgereel.backends.ort_cuda:OrtCuda",
     "ort": "edgereel.backends.ort:Ort",
+    "ort-tensorrt": "edgereel.backends.ort_cuda:OrtTensorrt",
+    "ort-tensorrt-rtx": "edgereel.backends.ort_cuda:OrtTensorrtRtx",
 }
+AUTO = ("trt", "ort-cuda", "ort")
+"""What "auto" tries, in this order."""
 
 
 class Buffer(Protocol):
@@ -59,10 +64,19 @@ class Engine(Protocol):
         """
 
 
+@dataclass(frozen=True)
+class Footprint:
+    """What a loaded graph takes on the device, in bytes."""
+
+    weights: int
+    activations: int  # while it runs, at the largest sizes it takes
+
+
 class Backend(Protocol):
     """One inference library on one device."""
 
     name: str
+    loads_ahead: bool  # whether engines of the next stage load on a thread while a stage runs
 
     def load(self, path: Path, spec: GraphSpec) -> Engine:
         """The graph at `path`, an .onnx file whose hash was checked, ready to run.
@@ -81,8 +95,23 @@ class Backend(Protocol):
     def empty(self, dtype: str, shape: Sequence[int]) -> Buffer:
         """A buffer with undefined contents."""
 
+    def copy(self, source: Buffer | Array, target: Buffer) -> None:
+        """The contents of `source` into `target`, a buffer of the same shape and type."""
+
+    def mark(self) -> Any:
+        """The moment when all work asked for so far is done."""
+
+    def seconds(self, start: Any, stop: Any) -> float:
+        """The time between two marks."""
+
     def free_memory(self) -> int | None:
         """Bytes of the device's memory that can still be taken; None if unknown."""
+
+    def footprint(self, graph: str) -> Footprint | None:
+        """What a graph takes, where the backend knows better than the plan's `activations`."""
+
+    def done(self) -> None:
+        """A call has ended: what later calls or programs profit from may be written."""
 
     def describe(self) -> dict[str, str]:
         """For the metadata of a video: at least library, device and precision."""
@@ -93,7 +122,7 @@ def choose(
 ) -> tuple[Backend, str]:
     """The backend for this cascade and a sentence that says why this one.
 
-    "auto" takes the first of BACKENDS that can run; the sentence names what was passed over.
+    "auto" takes the first of AUTO that can run; the sentence names what was passed over.
     A backend asked for by name is taken or refused, never replaced.
 
     Raises:
@@ -105,7 +134,7 @@ def choose(
             f"backend is {name!r}; expected auto, {', '.join(BACKENDS)}. Choose one of these."
         )
     passed_over: list[str] = []
-    for candidate in BACKENDS if name == "auto" else (name,):
+    for candidate in AUTO if name == "auto" else (name,):
         module, _, attribute = BACKENDS[candidate].partition(":")
         made = getattr(importlib.import_module(module), attribute)
         reason = cast("str | None", made.unusable(plan))

@@ -1,15 +1,18 @@
 """Device memory and one stream, through NVIDIA's cuda-python.
 
 A buffer is an address, a shape and a type; its memory is freed when the last view of it is gone.
-Everything is queued on one stream, so copies and engines run in the order they were asked for and
-only `Memory.get` waits for the device.
+Everything is queued on one stream, so copies and engines run in the order they were asked for.
+The host waits in three places: `Memory.get` for all of it, `Memory.seconds` for a moment, and
+`Memory.pace` so that it is never more than two calls ahead of the device.
 """
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import weakref
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, cast
@@ -22,6 +25,7 @@ from edgereel.errors import BackendUnavailable, EngineError
 __all__ = ["INSTALL", "DeviceBuffer", "Memory", "OnDevice", "runtime_api"]
 
 INSTALL = "pip install cuda-python"
+_CALLS_AHEAD = 2  # one runs, one waits for it: the device never idles, a cancelled loop ends soon
 
 
 def runtime_api() -> Any:
@@ -41,13 +45,50 @@ def runtime_api() -> Any:
     )
 
 
-class _Block:
-    """One allocation, freed with its last view."""
+class Cuda:
+    """CUDA's functions, as methods that raise EngineError."""
 
-    def __init__(self, api: Any, size: int) -> None:
-        (self.address,) = _done(api, api.cudaMalloc(max(size, 1)), f"allocate {size} bytes")
-        self.address = int(self.address)
-        weakref.finalize(self, api.cudaFree, self.address)
+    def __init__(self) -> None:
+        self.api = runtime_api()
+
+    def __call__(self, name: str, *values: Any, to: str) -> Any:
+        """The result of a function, of several a tuple; `to` says in an error what it was for."""
+        error, *results = getattr(self.api, name)(*values)
+        if int(error) != 0:
+            told = self.api.cudaGetErrorName(error)[1]
+            text = told.decode() if isinstance(told, bytes) else str(told)
+            raise EngineError(
+                f"CUDA failed to {to} ({text}); expected a GPU with enough free memory. Use a "
+                "smaller size or chunk, or close other programs that use the GPU."
+            )
+        return results[0] if len(results) == 1 else tuple(results)
+
+
+class _Stream:
+    """A stream that waits for no other, destroyed after all that was queued on it is freed."""
+
+    def __init__(self, cuda: Cuda) -> None:
+        flag = cuda.api.cudaStreamNonBlocking
+        self.handle = cuda("cudaStreamCreateWithFlags", flag, to="create a stream")
+        weakref.finalize(self, cuda.api.cudaStreamDestroy, self.handle)
+
+
+class _Block:
+    """One allocation, freed with its last view, after the work that was queued before."""
+
+    def __init__(self, memory: Memory, size: int) -> None:
+        cuda, stream, words = memory.cuda, memory.queue, f"allocate {size} bytes"
+        if memory.pooled:
+            self.address = int(cuda("cudaMallocAsync", max(size, 1), stream.handle, to=words))
+            weakref.finalize(self, _free, cuda, self.address, stream)
+        else:
+            self.address = int(cuda("cudaMalloc", max(size, 1), to=words))
+            weakref.finalize(self, cuda.api.cudaFree, self.address)
+
+
+def _free(cuda: Cuda, address: int, stream: _Stream) -> None:
+    """Frees in the stream's order; the stream lives at least as long as its blocks."""
+    cuda.api.cudaFreeAsync(address, stream.handle)
 
 
 @dataclass(frozen=True)
@@ -81,52 +122,133 @@ class Memory:
     """Buffers of the first GPU and the stream that all work is queued on."""
 
     def __init__(self) -> None:
-        self._api = runtime_api()
-        _done(self._api, self._api.cudaSetDevice(0), "use GPU 0")
-        (self.stream,) = _done(self._api, self._api.cudaStreamCreate(), "create a stream")
-        self._copying: list[Array] = []  # host arrays the device may still be reading
+        self.cuda = cuda = Cuda()
+        cuda("cudaSetDevice", 0, to="use GPU 0")
+        pools = cuda.api.cudaDeviceAttr.cudaDevAttrMemoryPoolsSupported
+        self.pooled = bool(cuda("cudaDeviceGetAttribute", pools, 0, to="tell what GPU 0 can do"))
+        self.queue = _Stream(cuda)
+        self._pinned = _Pinned(self)
+        self._ahead: deque[_Event] = deque()  # an event after each call not known to be over
+
+    @property
+    def stream(self) -> int:
+        """The stream's handle."""
+        return int(self.queue.handle)
 
     def empty(self, dtype: str, shape: Sequence[int]) -> DeviceBuffer:
         """A buffer with undefined contents."""
         kind = np.dtype(dtype)
-        block = _Block(self._api, prod(shape) * kind.itemsize)
+        block = _Block(self, prod(shape) * kind.itemsize)
         return DeviceBuffer(block, block.address, tuple(shape), kind)
 
-    def put(self, array: Array) -> DeviceBuffer:
-        """A buffer that will hold `array` when the work queued after it runs."""
-        array = np.ascontiguousarray(array)
-        buffer = self.empty(array.dtype.name, array.shape)
-        self._copy(buffer.address, array.ctypes.data, buffer.nbytes, "cudaMemcpyHostToDevice")
-        self._copying.append(array)
-        return buffer
+    def copy(self, source: DeviceBuffer | Array, target: DeviceBuffer) -> None:
+        """Queues a copy into a buffer; an array may change as soon as this returns."""
+        if target.nbytes == 0:
+            return
+        if isinstance(source, DeviceBuffer):
+            self._queue_copy(target.address, source.address, target.nbytes, "DeviceToDevice")
+            return
+        self._pinned.send(
+            np.ascontiguousarray(source),
+            lambda address: self._queue_copy(
+                target.address, address, target.nbytes, "HostToDevice"
+            ),
+        )
 
     def get(self, buffer: DeviceBuffer) -> Array:
         """The contents of a buffer after all queued work; waits for the device."""
         array = np.empty(buffer.shape, buffer.dtype)
-        self._copy(array.ctypes.data, buffer.address, buffer.nbytes, "cudaMemcpyDeviceToHost")
-        _done(self._api, self._api.cudaStreamSynchronize(self.stream), "finish the queued work")
-        self._copying.clear()
+        if buffer.nbytes:
+            self._queue_copy(array.ctypes.data, buffer.address, buffer.nbytes, "DeviceToHost")
+        self.cuda("cudaStreamSynchronize", self.queue.handle, to="finish the queued work")
+        self._ahead.clear()
+        self._pinned.clear()
         return array
+
+    def moment(self, *, timed: bool = False) -> _Event:
+        """When all work queued so far is done; a timed one is for `seconds`."""
+        api = self.cuda.api
+        wanted = api.cudaEventDefault if timed else api.cudaEventDisableTiming
+        event = _Event(self.cuda, wanted | api.cudaEventBlockingSync)
+        self.cuda("cudaEventRecord", event.handle, self.queue.handle, to="record an event")
+        return event
+
+    def seconds(self, start: Any, stop: Any) -> float:
+        """Between two timed moments; waits for the later one."""
+        self.cuda("cudaEventSynchronize", stop.handle, to="finish the queued work")
+        told = self.cuda("cudaEventElapsedTime", start.handle, stop.handle, to="tell a duration")
+        return float(told) / 1000
+
+    def pace(self) -> None:
+        """To be called after each queued call: waits until only two of them are unfinished."""
+        self._ahead.append(self.moment())
+        if len(self._ahead) > _CALLS_AHEAD:
+            handle = self._ahead.popleft().handle
+            self.cuda("cudaEventSynchronize", handle, to="finish the queued work")
 
     def free(self) -> int:
         """Bytes of the GPU's memory that nothing holds yet."""
-        free, _ = _done(self._api, self._api.cudaMemGetInfo(), "tell its free memory")
-        return int(free)
+        return int(self.cuda("cudaMemGetInfo", to="tell its free memory")[0])
 
-    def _copy(self, to: int, source: int, size: int, kind: str) -> None:
-        if size:
-            way = getattr(self._api.cudaMemcpyKind, kind)
-            _done(self._api, self._api.cudaMemcpyAsync(to, source, size, way, self.stream), "copy")
+    def _queue_copy(self, to: int, source: int, size: int, way: str) -> None:
+        kind = getattr(self.cuda.api.cudaMemcpyKind, f"cudaMemcpy{way}")
+        self.cuda("cudaMemcpyAsync", to, source, size, kind, self.queue.handle, to="copy")
+
+
+class _Event:
+    """A CUDA event, destroyed with its last reference."""
+
+    def __init__(self, cuda: Cuda, flags: int) -> None:
+        self.handle = cuda("cudaEventCreateWithFlags", flags, to="create an event")
+        weakref.finalize(self, cuda.api.cudaEventDestroy, self.handle)
+
+
+class _Pinned:
+    """Page-locked host memory: only from there a copy to the device does not make the host wait."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        self._blocks: list[_HostBlock] = []
+
+    def send(self, array: Array, copy: Callable[[int], None]) -> None:
+        """Calls `copy` with the address of a copy of the array, which stays until that is done."""
+        block = next((b for b in self._blocks if b.size >= array.nbytes and self._over(b)), None)
+        if block is None:
+            block = _HostBlock(self._memory.cuda, array.nbytes)
+            self._blocks.append(block)
+        ctypes.memmove(block.address, array.ctypes.data, array.nbytes)
+        copy(block.address)
+        block.copied = self._memory.moment()
+
+    def clear(self) -> None:
+        """Gives the memory back; to be called when nothing is queued."""
+        self._blocks.clear()
+
+    def _over(self, block: _HostBlock) -> bool:
+        api = self._memory.cuda.api
+        return block.copied is None or int(api.cudaEventQuery(block.copied.handle)[0]) == 0
+
+
+class _HostBlock:
+    """Page-locked memory of a size in bytes."""
+
+    def __init__(self, cuda: Cuda, size: int) -> None:
+        self.size, self.copied = size, cast("_Event | None", None)
+        self.address = int(cuda("cudaMallocHost", size, to=f"allocate {size} bytes of host memory"))
+        weakref.finalize(self, cuda.api.cudaFreeHost, self.address)
 
 
 class OnDevice:
     """The part of a backend that owns buffers, where they are in device memory."""
 
+    loads_ahead = True  # the host is idle while the device works
     _memory: Memory
 
     def put(self, array: Array) -> Buffer:
         """A device buffer that will hold the array."""
-        return self._memory.put(array)
+        buffer = self._memory.empty(array.dtype.name, array.shape)
+        self._memory.copy(array, buffer)
+        return buffer
 
     def get(self, buffer: Buffer) -> Array:
         """The contents of a device buffer, once all queued work is done."""
@@ -136,15 +258,18 @@ class OnDevice:
         """A device buffer with undefined contents."""
         return self._memory.empty(dtype, shape)
 
+    def copy(self, source: Buffer | Array, target: Buffer) -> None:
+        """Queues a copy."""
+        self._memory.copy(cast("DeviceBuffer | Array", source), cast(DeviceBuffer, target))
 
-def _done(api: Any, result: tuple[Any, ...], what: str) -> tuple[Any, ...]:
-    """The values of a CUDA call; cuda-python returns (error, *values)."""
-    error, *values = result
-    if int(error) != 0:
-        name = api.cudaGetErrorName(error)[1]
-        text = name.decode() if isinstance(name, bytes) else str(name)
-        raise EngineError(
-            f"CUDA failed to {what} ({text}); expected a GPU with enough free memory. Use a "
-            "smaller size or chunk, or close other programs that use the GPU."
-        )
-    return tuple(values)
+    def mark(self) -> Any:
+        """An event of the device."""
+        return self._memory.moment(timed=True)
+
+    def seconds(self, start: Any, stop: Any) -> float:
+        """By the device's clock."""
+        return self._memory.seconds(start, stop)
+
+    def free_memory(self) -> int | None:
+        """What the GPU can still give."""
+        return self._memory.free()

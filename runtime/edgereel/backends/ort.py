@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import functools
 import importlib.util
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -16,7 +17,7 @@ from typing import Any, cast
 import numpy as np
 
 from edgereel import host_memory, kernel_library
-from edgereel.backends import Array, Buffer
+from edgereel.backends import Array, Buffer, Footprint
 from edgereel.errors import EngineError
 from edgereel.plan import GraphSpec, Plan
 
@@ -37,6 +38,7 @@ class Ort:
     """The `ort` backend."""
 
     name = "ort"
+    loads_ahead = False  # it would take cores from the stage that runs
 
     def __init__(self, plan: Plan, threads: int | None = None, kernels: bool = True) -> None:
         import onnxruntime
@@ -60,7 +62,7 @@ class Ort:
         options = session_options(self._threads, self._kernels)
         _give_back()  # what dropped engines had
         try:
-            session = self._ort.InferenceSession(str(path), options, providers=self._providers())
+            session = self._session(str(path), options)
         except Exception as error:  # onnxruntime raises its own types, all plain Exceptions
             raise EngineError(
                 f"{spec.file}: ONNX Runtime cannot load it ({_first_line(error)}); expected a "
@@ -72,9 +74,8 @@ class Ort:
         _check_declaration(spec, "outputs", session.get_outputs())
         return self._engine(session, spec.file, self._plan.files[spec.file])
 
-    def _providers(self) -> list[Any]:
-        """ONNX Runtime's names of what runs a graph's nodes, the preferred first."""
-        return ["CPUExecutionProvider"]
+    def _session(self, path: str, options: Any) -> Any:
+        return self._ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
     def _engine(self, session: Any, file: str, sha256: str) -> Engine:
         return Engine(session, file, sha256)
@@ -91,9 +92,28 @@ class Ort:
         """An array with undefined contents."""
         return np.empty(tuple(shape), dtype)
 
+    def copy(self, source: Buffer | Array, target: Buffer) -> None:
+        """Copies at once."""
+        np.copyto(cast(Array, target), cast(Array, source))
+
+    def mark(self) -> Any:
+        """Now, as no work is left over."""
+        return time.perf_counter()
+
+    def seconds(self, start: Any, stop: Any) -> float:
+        """By the clock of the host."""
+        return float(stop - start)
+
     def free_memory(self) -> int | None:
         """What the machine can still give."""
         return host_memory.free_memory()
+
+    def footprint(self, graph: str) -> Footprint | None:
+        """What the exporter worked out is right for ONNX Runtime."""
+        return None
+
+    def done(self) -> None:
+        """Nothing to do."""
 
     def describe(self) -> dict[str, str]:
         """Library, device and precision."""

@@ -1,25 +1,28 @@
 """TensorRT and TensorRT-RTX: runs the compiled engines in builds/, on an NVIDIA GPU.
 
 An engine is opened only after builds.py found that it belongs to this plan, library and GPU and
-that its bytes are the ones that were compiled. `run` only queues work; nothing waits for the GPU
-before a value is fetched.
+that its bytes are the ones that were compiled. trt_engine.py runs it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from edgereel import builds, kernel_library
-from edgereel.backends import Buffer
-from edgereel.backends.cuda import DeviceBuffer, Memory, OnDevice, runtime_api
+from edgereel.backends import Footprint
+from edgereel.backends.cuda import Memory, OnDevice, runtime_api
+from edgereel.backends.trt_engine import Arena, Engine, Opened
 from edgereel.backends.trt_library import LIBRARIES, Library, device, library
-from edgereel.errors import BackendUnavailable, BuildMismatch, EngineError
-from edgereel.plan import Denoise, GraphSpec, Plan, Run
+from edgereel.errors import BackendUnavailable, BuildMismatch, EngineError, OutputError
+from edgereel.files import all_or_nothing
+from edgereel.plan import GraphSpec, Plan, graphs_of, ops
 
-__all__ = ["Trt"]
+__all__ = ["RUNTIME_CACHE", "Trt"]
+
+RUNTIME_CACHE = "runtime.cache"  # in the folder of a build
 
 # TensorRT's name of an element type, from ours.
 _TYPES = {
@@ -40,8 +43,10 @@ class Trt(OnDevice):
     def __init__(self, plan: Plan, threads: int | None = None, kernels: bool = True) -> None:
         self._plan = plan
         self._memory = Memory()
-        self._opened: dict[str, builds.Build] = {}  # by graph
+        self._builds: dict[str, builds.Build] = {}  # by graph
         self._runtimes: dict[str, _Runtime] = {}  # by library
+        self._arena = Arena(self._memory)
+        self._streamed: set[str] = set()  # graphs whose weights do not all stay on the GPU
 
     @staticmethod
     def unusable(plan: Plan) -> str | None:
@@ -60,22 +65,38 @@ class Trt(OnDevice):
     def load(self, path: Path, spec: GraphSpec) -> Engine:
         """The compiled engine of the graph at `path`."""
         graph = next(name for name, other in self._plan.graphs.items() if other.file == spec.file)
-        build = self._opened[graph] = _build(self._plan, graph)
+        build = self._build(graph)
         name = build.record.library.name
         if name not in self._runtimes:
             self._runtimes[name] = _Runtime(library(name))
-        engine = self._runtimes[name].open(build, graph)
-        _check_declaration(engine, spec, self._runtimes[name].library)
-        return Engine(engine, graph, build.record.graphs[graph], self._memory)
+        runtime, record = self._runtimes[name], build.record.graphs[graph]
+        engine = runtime.open(build, graph)
+        _check_declaration(engine, spec, runtime.library)
+        if _stream_weights(engine, self._memory.free()):
+            self._streamed.add(graph)
+        make = partial(runtime.context, cache=build.folder / RUNTIME_CACHE)
+        return Engine(Opened(engine, make, record, self._memory, self._arena), graph)
 
-    def free_memory(self) -> int | None:
-        """Unknown: what is predicted holds for ONNX Runtime on a CPU."""
-        return None
+    def footprint(self, graph: str) -> Footprint | None:
+        """What build.json says of the engine."""
+        record = self._build(graph).record.graphs[graph]
+        return Footprint(record.weights_bytes, record.activation_bytes)
+
+    def done(self) -> None:
+        """Stores what TensorRT-RTX compiled for this GPU, so that it starts at once next time."""
+        for runtime in self._runtimes.values():
+            runtime.save()
+
+    def _build(self, graph: str) -> builds.Build:
+        """The build that a graph's engine comes from."""
+        if graph not in self._builds:
+            self._builds[graph] = _build(self._plan, graph)
+        return self._builds[graph]
 
     def describe(self) -> dict[str, str]:
         """Library, device, precision and builds of the engines opened so far."""
-        records = {b.record.key: b.record for b in self._opened.values()}.values()
-        precisions = {b.record.graphs[graph].precision for graph, b in self._opened.items()}
+        records = {b.record.key: b.record for b in self._builds.values()}.values()
+        precisions = {b.record.graphs[graph].precision for graph, b in self._builds.items()}
         compilers = sorted({f"{r.library.name} {r.library.version}" for r in records})
         return {
             "library": ", ".join(compilers) or str(library()),
@@ -86,79 +107,12 @@ class Trt(OnDevice):
                 sorted({f"{r.plugin['name']} {r.plugin['version']}" for r in records if r.plugin})
             )
             or "none",
+            "streamed_weights": ", ".join(sorted(self._streamed)) or "none",
         }
 
 
-class Engine:
-    """One compiled graph, with one execution context per profile that was needed so far."""
-
-    def __init__(self, engine: Any, graph: str, record: builds.Engine, memory: Memory) -> None:
-        self.sha256, self.precision = record.sha256, record.precision
-        self._engine, self._graph, self._record, self._memory = engine, graph, record, memory
-        self._contexts: dict[int, Any] = {}
-        self._bound: dict[int, dict[str, tuple[int, tuple[int, ...]]]] = {}
-
-    def run(self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> None:
-        """Queues one call; outputs are filled when the stream gets there."""
-        index = self._profile(inputs)
-        context = self._context(index)
-        bound = self._bound[index]
-        for name, buffer in (*inputs.items(), *outputs.items()):
-            tensor = cast(DeviceBuffer, buffer)
-            address, shape = bound.get(name, (0, ()))
-            if name in inputs and (name not in bound or shape != tensor.shape):
-                context.set_input_shape(name, tensor.shape)
-            if address != tensor.address:  # binding again costs about a millisecond
-                context.set_tensor_address(name, tensor.address)
-            bound[name] = (tensor.address, tensor.shape)
-        if not context.execute_async_v3(int(self._memory.stream)):
-            raise EngineError(
-                f"graph {self._graph}: TensorRT failed to queue it; expected inputs as in "
-                "plan.json and enough free GPU memory. Use a smaller size or chunk, or compile "
-                "the engines again."
-            )
-
-    def _profile(self, inputs: Mapping[str, Buffer]) -> int:
-        """The first profile that takes these shapes."""
-        for index, profile in enumerate(self._record.profiles):
-            if all(
-                len(buffer.shape) == len(profile[name][0])
-                and all(
-                    low <= size <= high
-                    for low, size, high in zip(
-                        profile[name][0], buffer.shape, profile[name][2], strict=True
-                    )
-                )
-                for name, buffer in inputs.items()
-            ):
-                return index
-        given = ", ".join(f"{name} {list(b.shape)}" for name, b in inputs.items())
-        known = " or ".join(
-            ", ".join(f"{name} {list(spans[2])}" for name, spans in profile.items())
-            for profile in self._record.profiles
-        )
-        raise EngineError(
-            f"graph {self._graph}: no profile takes {given}; its engine was compiled for {known}. "
-            "Use one of those, or compile again with `--profile PARAM=SIZES` for these sizes."
-        )
-
-    def _context(self, index: int) -> Any:
-        if index not in self._contexts:
-            context = self._engine.create_execution_context()
-            if context is None or not context.set_optimization_profile_async(
-                index, int(self._memory.stream)
-            ):
-                raise EngineError(
-                    f"graph {self._graph}: TensorRT cannot prepare profile {index}; expected about "
-                    f"{self._record.activation_bytes >> 20} MiB of free GPU memory. Free some, or "
-                    "use a smaller size."
-                )
-            self._contexts[index], self._bound[index] = context, {}
-        return self._contexts[index]
-
-
 class _Runtime:
-    """A library's deserialiser, with the errors it logs."""
+    """A library's deserialiser, with the errors it logs, and what it compiles when it runs."""
 
     def __init__(self, trt: Library) -> None:
         self.library, self.errors = trt, list[str]()
@@ -174,6 +128,8 @@ class _Runtime:
 
         self._logger = Logger()  # the runtime keeps no reference of its own
         self._runtime = trt.module.Runtime(self._logger)
+        self._caches: dict[Path, Any] = {}  # of TensorRT-RTX, by file
+        self._unsaved: set[Path] = set()
 
     def open(self, build: builds.Build, graph: str) -> Any:
         """The engine of a graph, its hash checked first."""
@@ -189,11 +145,46 @@ class _Runtime:
             )
         return engine
 
+    def context(self, engine: Any, cache: Path) -> Any:
+        """An execution context without memory of its own, or None.
+
+        TensorRT-RTX compiles kernels for this GPU when one is made; the file has those of before.
+        """
+        user_managed = self.library.module.ExecutionContextAllocationStrategy.USER_MANAGED
+        if not hasattr(self.library.module, "IRuntimeCache"):
+            return engine.create_execution_context(user_managed)
+        config = engine.create_runtime_config()
+        config.set_execution_context_allocation_strategy(user_managed)
+        if cache not in self._caches:
+            self._caches[cache] = config.create_runtime_cache()
+            with suppress(OSError):
+                # Made for another GPU or version it is not taken, and written anew.
+                self._caches[cache].deserialize(cache.read_bytes())
+        config.set_runtime_cache(self._caches[cache])
+        self._unsaved.add(cache)
+        return engine.create_execution_context(config)
+
+    def save(self) -> None:
+        """Writes the caches of contexts made since the last time, where the folder lets it."""
+        for path in self._unsaved:
+            content = bytes(self._caches[path].serialize())
+            with suppress(OutputError), all_or_nothing(path) as new:
+                new.write_bytes(content)
+        self._unsaved.clear()
+
+
+def _stream_weights(engine: Any, free: int) -> bool:
+    """Whether weights must come from host memory while it runs, and were compiled to allow it."""
+    size = int(getattr(engine, "streamable_weights_size", 0))
+    if size <= free:
+        return False
+    engine.weight_streaming_budget_v2 = engine.get_weight_streaming_automatic_budget()
+    return True
+
 
 def _used(plan: Plan) -> list[str]:
     """The graphs that some mode runs."""
-    ops = (op for mode in plan.modes.values() for stage in mode.stages for op in stage.ops)
-    used = {op.graph for op in ops if isinstance(op, Run | Denoise)}
+    used = graphs_of(ops(plan.modes.values()))
     return [name for name in plan.graphs if name in used]
 
 
