@@ -23,6 +23,9 @@ from edgereel.errors import BuildMismatch
 
 SOURCE = {"graphs/é\x7f\u2028😀.onnx": "1" * 64, 'graphs/"w\\.data': "2" * 64}
 CONTENT = b"an engine"
+MEASURED = {"golden/é.npz": "5" * 64, "rows": "6" * 64}
+REFIT = builds.Refit(initializer="w", parts=("a.to_q.weight", "b"), shape=(4, 8), transposed=True,
+                     file="graphs/w.data", offset=64, dtype="float16")  # fmt: skip
 PROFILE = {"x": ((1, 2), (1, 2), (4, 2)), "row": ((16,), (16,), (16,))}
 
 
@@ -32,6 +35,7 @@ def engine(**changes: Any) -> builds.Engine:
         "source": SOURCE, "precision": "fp16", "profiles": (PROFILE,), "nodes": 1, "parameters": 0,
         "types": {"Half": 3}, "weights_bytes": 0, "activation_bytes": 9, "seconds": 0.5,
         "peak_rss_bytes": 0, "decomposed_attention": ("a",), "kept_float32": {"n": "why"},
+        "measured": MEASURED, "largest_float16": 12.5, "refit": {"w.float16": REFIT},
     }  # fmt: skip
     return builds.Engine(**facts | changes)
 
@@ -97,6 +101,7 @@ CHANGES: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"plugin": {"name": "edgereel-kernels", "version": "9.9", "sha256": "0"}}, {}),
     ({"format": 2}, {}),
     ({"graphs": {"other": engine()}}, {}),
+    ({"graphs": {"g": engine(measured={}, refit={}, largest_float16=None, sha256="4" * 64)}}, {}),
     ({"graphs": {"g": engine(source={"a.onnx": "3" * 64})}}, {}),
     ({"graphs": {"g": engine(source={})}}, {}),
     ({"graphs": {"g": engine(file="../evil")}}, {}),

@@ -99,13 +99,23 @@ def build(
         os.utime(target / builds.FILE)  # of builds that fit, the one asked for last is used
         watch.finish()
         return Result(found, (), (), cached=True)
+    return _written(plan, tasks, shared, watch, target)
+
+
+def _written(
+    plan: Plan, tasks: list[_Task], shared: Mapping[str, Any], watch: Watch, target: Path
+) -> Result:
+    """The build, in its folder `target`, or nothing if it is stopped."""
     try:
         target.parent.mkdir(exist_ok=True)
         with all_or_nothing(target) as temp:
             temp.mkdir()
             engines, reused = _engines(plan, tasks, shared, watch, temp)
             record = builds.Record(
-                key=key, backend="trt", graphs=engines, **msgspec.convert(shared, dict[str, Any])
+                key=target.name,
+                backend="trt",
+                graphs=engines,
+                **msgspec.convert(shared, dict[str, Any]),
             )
             (temp / builds.FILE).write_bytes(builds.encode(record))
     finally:

@@ -58,22 +58,12 @@ def compile_logged(job: Job, progress: Callable[[float, str], bool]) -> tuple[Ma
         model = precision.load(Path(job.source), plugin=job.plugin)
         nodes = len(model.graph)
         parameters = sum(_size(v) for v in model.graph.initializers.values())
-        prepare(model)
-        if not job.folded:
-            trt_layout.unfold(model)
-        typed = precision.Typed()
-        if job.precision == "fp16":
-            ranges = _ranges(job, progress)
-            typed = precision.to_float16(
-                model, denoise=job.denoise, keep=job.keep_float32, ranges=ranges
-            )
-        refit = _replaceable(model, job)
+        typed = _rewritten(model, job, progress)
+        building = _Building(trt, job, progress, _replaceable(model, job))
         ir.save(model, graph, external_data=f"{graph.name}.data")
         del model
         progress(PREPARED, "parsing")
-        building = _Building(trt, job, progress, refit)
-        plan = building.build(graph)
-        target.write_bytes(plan)
+        target.write_bytes(building.build(graph))
     except EngineError as error:
         raise EngineError(f"graph {job.graph}: {error}") from None
     finally:
@@ -93,6 +83,19 @@ def compile_logged(job: Job, progress: Callable[[float, str], bool]) -> tuple[Ma
         refit=building.refit,
     )
     return made, building.log
+
+
+def _rewritten(
+    model: ir.Model, job: Job, progress: Callable[[float, str], bool]
+) -> precision.Typed:
+    """What became float16 of a graph that is made ready for the parser, in place."""
+    prepare(model)
+    if not job.folded:
+        trt_layout.unfold(model)
+    if job.precision == "fp32":
+        return precision.Typed()
+    ranges = _ranges(job, progress)
+    return precision.to_float16(model, denoise=job.denoise, keep=job.keep_float32, ranges=ranges)
 
 
 def _ranges(job: Job, progress: Callable[[float, str], bool]) -> Ranges | None:

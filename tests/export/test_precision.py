@@ -171,10 +171,7 @@ def test_update_and_interfaces_stay_float32(step: Path, tmp_path: Path) -> None:
 
 
 def test_islands(step: Path, tmp_path: Path) -> None:
-    """Layer norms and the whole path from t to its sines are float32; what multiplies is not.
-
-    Nor is what a group norm reads and writes; its sums are float32 unless `stash_type` says else.
-    """
+    """Layer norms and the path from t to its sines are float32, of group norms only the sums."""
     model, typed = rewritten(step, tmp_path / "half.onnx", denoise=True)
     types = element_types(model)
     written = {
@@ -186,8 +183,8 @@ def test_islands(step: Path, tmp_path: Path) -> None:
         assert written[op] == {FLOAT}, op
     for op in ("Attention", "Conv", "Gemm", "GroupNormalization", "MatMul"):
         assert written[op] == {HALF}, op
-    norms = [n for n in model.graph.node if n.op_type == "GroupNormalization"]
-    assert all(a.i == FLOAT for n in norms for a in n.attribute if a.name == "stash_type")
+    told = [a for n in model.graph.node for a in n.attribute if a.name == "stash_type"]
+    assert all(attribute.i == FLOAT for attribute in told)  # as it is where nothing is told
     made = {name: node for node in model.graph.node for name in node.output}
     angle = next(n for n in model.graph.node if n.op_type == "Sin").input[0]
     while angle in made:  # upstream to the row

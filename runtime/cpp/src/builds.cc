@@ -35,13 +35,35 @@ static void read(const Json& json, const At& at, Compiler& out) {
   read_fields(json, at, {need("name", out.name, kLibraries), need("version", out.version)});
 }
 
+namespace {
+
+// A weight that can be replaced, which only Python does.
+struct Refit {};
+
+}  // namespace
+
+static void read(const Json& json, const At& at, Refit&) {
+  static const Words kTypes = {"float16", "float32"};
+  std::string text;
+  Words parts;
+  std::vector<Int> shape;
+  bool transposed;
+  Int offset;
+  read_fields(json, at,
+              {need("initializer", text), need("parts", parts), need("shape", shape),
+               need("transposed", transposed), need("file", text), need("offset", offset),
+               need("dtype", text, kTypes)});
+}
+
 static void read(const Json& json, const At& at, BuiltEngine& out) {
   static const Words kPrecisions = {"fp16", "fp32"};
   Int number;
   double seconds;
+  std::optional<double> largest;
   Named<Int> types;
   Words attention;
-  Named<std::string> kept;
+  Named<std::string> kept, measured;
+  Named<Refit> refit;
   read_fields(json, at,
               {need("file", out.file), need("sha256", out.sha256), need("bytes", number),
                need("source", out.source), need("precision", out.precision, kPrecisions),
@@ -49,7 +71,8 @@ static void read(const Json& json, const At& at, BuiltEngine& out) {
                need("types", types), need("weights_bytes", out.weights_bytes),
                need("activation_bytes", out.activation_bytes), need("seconds", seconds),
                need("peak_rss_bytes", number), may("decomposed_attention", attention),
-               may("kept_float32", kept)});
+               may("kept_float32", kept), may("measured", measured),
+               may("largest_float16", largest), may("refit", refit)});
 }
 
 // A number, a text or a list of texts.
@@ -104,6 +127,10 @@ std::string key_of(const Json& json) {
     Json facts = about;
     for (const char* name : {"source", "precision", "profiles"}) {
       facts.object.emplace_back(name, *engine.find(name));
+    }
+    const Json* measured = engine.find("measured");
+    if (measured != nullptr && !measured->object.empty()) {
+      facts.object.emplace_back("measured", *measured);
     }
     Json key;
     key.type = Json::Type::kString;
