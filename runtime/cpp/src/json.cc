@@ -113,7 +113,7 @@ std::string quoted(const std::string& text) {
   std::string out = "\"";
   const auto escape = [&](std::uint32_t unit) {
     char digits[7];
-    std::snprintf(digits, sizeof digits, "\\u%04x", unit);
+    std::snprintf(digits, sizeof digits, "\\u%04x", unit & 0xFFFFu);
     out += digits;
   };
   static const std::string kNamed = "\"\\\b\f\n\r\t", kLetters = "\"\\bfnrt";
