@@ -23,9 +23,10 @@ from edgereel.errors import BuildMismatch
 
 SOURCE = {"graphs/é\x7f\u2028😀.onnx": "1" * 64, 'graphs/"w\\.data': "2" * 64}
 CONTENT = b"an engine"
-MEASURED = {"golden/é.npz": "5" * 64, "rows": "6" * 64}
-REFIT = builds.Refit(initializer="w", parts=("a.to_q.weight", "b"), shape=(4, 8), transposed=True,
-                     file="graphs/w.data", offset=64, dtype="float16")  # fmt: skip
+WEIGHT = builds.Refit(
+    initializer="w", parts=("network.w",), shape=(2, 3), transposed=True, file="graphs/g.data",
+    offset=64, dtype="float16",
+)  # fmt: skip
 PROFILE = {"x": ((1, 2), (1, 2), (4, 2)), "row": ((16,), (16,), (16,))}
 
 
@@ -35,7 +36,7 @@ def engine(**changes: Any) -> builds.Engine:
         "source": SOURCE, "precision": "fp16", "profiles": (PROFILE,), "nodes": 1, "parameters": 0,
         "types": {"Half": 3}, "weights_bytes": 0, "activation_bytes": 9, "seconds": 0.5,
         "peak_rss_bytes": 0, "decomposed_attention": ("a",), "kept_float32": {"n": "why"},
-        "measured": MEASURED, "largest_float16": 12.5, "refit": {"w.float16": REFIT},
+        "measured": {"golden/g.npz": "5" * 64}, "largest_float16": 700.5, "refit": {"w": WEIGHT},
     }  # fmt: skip
     return builds.Engine(**facts | changes)
 
@@ -46,7 +47,7 @@ def record(**changes: Any) -> builds.Record:
         "format": 1, "key": "", "backend": "trt", "library": compiler, "recipe": "äé",
         "compute_capabilities": ("8.0", "8.9"),
         "options": {"workspace_mib": 512, "keep_float32": ("Softmax", "b"), "name": "n\n\t\x01"},
-        "graphs": {"g": engine(), "other": engine(file="o.engine", precision="fp32")},
+        "graphs": {"g": engine(), "other": engine(file="o.engine", precision="fp32", measured={})},
     }  # fmt: skip
     made = builds.Record(**facts | changes)
     return structs.replace(made, key=builds.record_key(made))
@@ -101,7 +102,6 @@ CHANGES: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"plugin": {"name": "edgereel-kernels", "version": "9.9", "sha256": "0"}}, {}),
     ({"format": 2}, {}),
     ({"graphs": {"other": engine()}}, {}),
-    ({"graphs": {"g": engine(measured={}, refit={}, largest_float16=None, sha256="4" * 64)}}, {}),
     ({"graphs": {"g": engine(source={"a.onnx": "3" * 64})}}, {}),
     ({"graphs": {"g": engine(source={})}}, {}),
     ({"graphs": {"g": engine(file="../evil")}}, {}),

@@ -17,94 +17,6 @@ namespace fs = std::filesystem;
 
 constexpr Int kBuildFormat = 1;
 
-// The overloads are found by the templates of strict_json.hpp.
-static void read(const Json& json, const At& at, std::array<Dims, 3>& out) {
-  if (json.type != Json::Type::kArray) mistyped(json, at, "array");
-  if (json.array.size() != out.size()) misread(at, "Expected `array` of length 3");
-  for (std::size_t i = 0; i < out.size(); ++i) {
-    std::vector<Int> sizes;
-    read(json.array[i], at[i], sizes);
-    for (Int size : sizes) {
-      out[i].push_back(static_cast<std::int64_t>(std::min<Int>(size, INT64_MAX)));
-    }
-  }
-}
-
-static void read(const Json& json, const At& at, Compiler& out) {
-  static const Words kLibraries = {"tensorrt", "tensorrt_rtx"};
-  read_fields(json, at, {need("name", out.name, kLibraries), need("version", out.version)});
-}
-
-namespace {
-
-// A weight that can be replaced, which only Python does.
-struct Refit {};
-
-}  // namespace
-
-static void read(const Json& json, const At& at, Refit&) {
-  static const Words kTypes = {"float16", "float32"};
-  std::string text;
-  Words parts;
-  std::vector<Int> shape;
-  bool transposed;
-  Int offset;
-  read_fields(json, at,
-              {need("initializer", text), need("parts", parts), need("shape", shape),
-               need("transposed", transposed), need("file", text), need("offset", offset),
-               need("dtype", text, kTypes)});
-}
-
-static void read(const Json& json, const At& at, BuiltEngine& out) {
-  static const Words kPrecisions = {"fp16", "fp32"};
-  Int number;
-  double seconds;
-  std::optional<double> largest;
-  Named<Int> types;
-  Words attention;
-  Named<std::string> kept, measured;
-  Named<Refit> refit;
-  read_fields(json, at,
-              {need("file", out.file), need("sha256", out.sha256), need("bytes", number),
-               need("source", out.source), need("precision", out.precision, kPrecisions),
-               need("profiles", out.profiles), need("nodes", number), need("parameters", number),
-               need("types", types), need("weights_bytes", out.weights_bytes),
-               need("activation_bytes", out.activation_bytes), need("seconds", seconds),
-               need("peak_rss_bytes", number), may("decomposed_attention", attention),
-               may("kept_float32", kept), may("measured", measured),
-               may("largest_float16", largest), may("refit", refit)});
-}
-
-// A number, a text or a list of texts.
-static Field options() {
-  return {"options", true, [](const Json& json, const At& at) {
-            if (json.type != Json::Type::kObject) mistyped(json, at, "object");
-            for (const auto& [key, value] : json.object) {
-              Words words;
-              Int number;
-              if (value.type == Json::Type::kString) continue;
-              if (value.type == Json::Type::kArray) {
-                read(value, at / key, words);
-              } else {
-                read(value, (at / key).or_else("array").or_else("str"), number);
-              }
-            }
-          }};
-}
-
-static Record record_of(const Json& json, Int& format) {
-  static const Words kBackends = {"trt"};
-  Record out;
-  std::string backend, recipe;
-  std::optional<std::string> device;
-  read_fields(json, {},
-              {need("format", format), need("key", out.key), need("backend", backend, kBackends),
-               need("library", out.library), need("compute_capabilities", out.compute_capabilities),
-               options(), need("recipe", recipe), need("graphs", out.graphs), may("device", device),
-               may("plugin", out.plugin)});
-  return out;
-}
-
 namespace {
 
 std::string path_in(const std::string& folder, const std::string& name) {
@@ -252,18 +164,18 @@ Build read_build(const std::string& folder) {
   const std::string content = content_of(folder);
   Json json;
   Build build{folder, {}};
-  Int format = 0;
   try {
     json = parse_json(content);
-    build.record = record_of(json, format);
+    build.record = read_record(json);
   } catch (const JsonError& error) {
     refuse(std::string(error.what()) + "; expected build.json of format 1");
   } catch (const Misread& found) {
     const std::string at = found.path == "$" ? "" : " - at `" + found.path + "`";
     refuse(found.problem + at + "; expected build.json of format 1");
   }
-  if (format != kBuildFormat) {
-    refuse("has format " + text(format) + ", this version reads " + text(kBuildFormat));
+  if (build.record.format != kBuildFormat) {
+    refuse("has format " + text(build.record.format) + ", this version reads " +
+           text(kBuildFormat));
   }
   const std::string found = key_of(json), name = fs::path(folder).filename().string();
   if (found != build.record.key || build.record.key != name) {

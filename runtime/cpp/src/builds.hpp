@@ -5,48 +5,19 @@
 // down when it was compiled. engines/README.md describes the format in words.
 #pragma once
 
-#include <array>
 #include <functional>
 #include <optional>
 #include <string>
-#include <vector>
 
-#include "array.hpp"
-#include "named.hpp"
-#include "words.hpp"
+#include "build_record.hpp"
 
 namespace edgereel_runtime {
-
-// Graph input -> its smallest, preferred and largest shape.
-using Profile = Named<std::array<Dims, 3>>;
-
-// One compiled graph, as far as it is used here.
-struct BuiltEngine {
-  std::string file, sha256, precision;
-  Named<std::string> source;  // every file it was compiled from -> sha256
-  std::vector<Profile> profiles;
-  Int weights_bytes = 0, activation_bytes = 0;
-};
-
-// What compiled the engines; an engine opens in exactly this version of this library.
-struct Compiler {
-  std::string name, version;
-};
 
 // The library that is here; its version is told with as many numbers as the one it is given has,
 // for not all releases that write build.json tell the last one.
 struct Installed {
   std::string name;
   std::function<std::string(const std::string&)> version;
-};
-
-// build.json, as far as it is used here.
-struct Record {
-  std::string key;
-  Compiler library;
-  Words compute_capabilities;
-  Named<BuiltEngine> graphs;
-  std::optional<Named<std::string>> plugin;
 };
 
 // A build folder whose build.json was read; no engine is open yet.
