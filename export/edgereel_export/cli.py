@@ -1,7 +1,7 @@
 """`python export/build.py`: trained stages to a cascade folder, and a folder to engines.
 
     build.py shapes                          the small trained cascade that comes with Edgereel
-    build.py make-a-video --checkpoint DIR   your own stages
+    build.py make-a-video --checkpoint DIR   your own stages, or Karlo in diffusers' layout
     build.py text2video-zero --checkpoint DIR
                                              any Stable Diffusion 1.x in diffusers' layout
     build.py lavie --checkpoint DIR          LaVie as it was published
@@ -82,6 +82,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="a mode the cascade is to have, repeatable (default: all that the checkpoint can do)",
     )
+    add(
+        "--temporal",
+        metavar="FILE",
+        help="trained layers over frames for a checkpoint of Karlo, or `identity` for untrained "
+        "ones, which change nothing",
+    )
     add("--out", type=Path, metavar="DIR", help="folder to write (default: engines/NAME)")
     add("--backend", choices=("ort", "trt"), default="ort", help="trt also compiles engines")
     add(
@@ -156,7 +162,7 @@ def _run(options: argparse.Namespace) -> None:
             raise InputError(
                 "compile needs a cascade folder, for example `build.py compile engines/shapes`."
             )
-        _refuse(options, "checkpoint", "size", "out", "lora", "controlnet", "mode")
+        _refuse(options, "checkpoint", "size", "out", "lora", "controlnet", "mode", "temporal")
         _compile(options.folder, options)
         return
     if options.folder is not None:
@@ -196,7 +202,7 @@ def _export(options: argparse.Namespace) -> Path:
     out: Path = options.out or Path("engines") / label
     _make_folder(out.parent)
     check_out(out)  # before a long load
-    extras = read_extras(options.lora, options.controlnet, options.mode)
+    extras = read_extras(options.lora, options.controlnet, options.mode, options.temporal)
     cascade = module.load(checkpoint, extras)
     modes = choose(cascade.modes(), options.mode, read_defaults(checkpoint))
     with tqdm(unit="graph", desc="export") as bar:

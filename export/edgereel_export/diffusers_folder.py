@@ -35,6 +35,7 @@ __all__ = [
     "SchedulerConfig",
     "Tokens",
     "check_kind",
+    "check_parts",
     "check_text_to_image",
     "check_upscaler",
     "clip_text_model",
@@ -82,7 +83,7 @@ def check_kind(folder: Path) -> Kind:
     Raises:
         InputError: it is something else, named in the message, or a part is missing.
     """
-    _check_parts(folder, "StableDiffusionPipeline", _PARTS, _EXPECTED)
+    check_parts(folder, "StableDiffusionPipeline", _PARTS, _EXPECTED)
     config = read_config(folder / "unet")
     if family := _family(config):
         raise _refused(folder, family)
@@ -100,7 +101,7 @@ def check_text_to_image(folder: Path) -> None:
     Raises:
         InputError: it is something else, named in the message, or a part is missing.
     """
-    _check_parts(folder, "StableDiffusionPipeline", _PARTS, _EXPECTED)
+    check_parts(folder, "StableDiffusionPipeline", _PARTS, _EXPECTED)
 
 
 def check_upscaler(folder: Path, width: int) -> None:
@@ -113,8 +114,38 @@ def check_upscaler(folder: Path, width: int) -> None:
     Raises:
         InputError: it is something else, named in the message, or a part is missing.
     """
-    _check_parts(folder, "StableDiffusionUpscalePipeline", _UPSCALER_PARTS, _UPSCALER)
+    check_parts(folder, "StableDiffusionUpscalePipeline", _UPSCALER_PARTS, _UPSCALER)
     _check_widths(folder, width)
+
+
+def check_parts(folder: Path, reader: str, parts: Mapping[str, str], wanted: str) -> None:
+    """Nothing; a folder was found to have the parts of a pipeline.
+
+    Args:
+        folder: of the pipeline.
+        reader: diffusers' class for the whole.
+        parts: starts of diffusers' classes by the folders of the parts.
+        wanted: what is expected, for an error.
+
+    Raises:
+        InputError: it is something else, named in the message, or a part is missing.
+    """
+    if not (folder / "model_index.json").is_file():
+        raise _refused(folder, *_told_apart(folder, reader), wanted)
+    index = read_json(folder / "model_index.json")
+    for part, expected in parts.items():
+        entry = index.get(part)
+        name = str(entry[1]) if isinstance(entry, list) and len(entry) == 2 else "None"
+        if not name.startswith(expected):
+            told = f"whose {part} is {name}, not {expected}"
+            what = f"a {index.get('_class_name')} folder, {told}"
+            raise _refused(folder, what, expected=wanted)
+    missing = [part for part in parts if not (folder / part).is_dir()]
+    if missing:
+        raise InputError(
+            f"checkpoint: {folder} lacks {', '.join(missing)}; expected the folders "
+            f"{', '.join(parts)}. Copy the checkpoint again."
+        )
 
 
 def component(folder: Path, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -253,29 +284,6 @@ def _decoded(path: Path, kind: type[_Struct]) -> _Struct:
         raise InputError(
             f"checkpoint: {path}: {error}. Check that the checkpoint is a Stable Diffusion 1.x."
         ) from None
-
-
-def _check_parts(folder: Path, reader: str, parts: Mapping[str, str], wanted: str) -> None:
-    """Nothing; raises InputError, which says what is `wanted`, for a folder without `parts`.
-
-    `reader` is diffusers' class for the whole, the values of `parts` are starts of theirs.
-    """
-    if not (folder / "model_index.json").is_file():
-        raise _refused(folder, *_told_apart(folder, reader), wanted)
-    index = read_json(folder / "model_index.json")
-    for part, expected in parts.items():
-        entry = index.get(part)
-        name = str(entry[1]) if isinstance(entry, list) and len(entry) == 2 else "None"
-        if not name.startswith(expected):
-            told = f"whose {part} is {name}, not {expected}"
-            what = f"a {index.get('_class_name')} folder, {told}"
-            raise _refused(folder, what, expected=wanted)
-    missing = [part for part in parts if not (folder / part).is_dir()]
-    if missing:
-        raise InputError(
-            f"checkpoint: {folder} lacks {', '.join(missing)}; expected the folders "
-            f"{', '.join(parts)}. Copy the checkpoint again."
-        )
 
 
 def _check_widths(folder: Path, width: object) -> None:

@@ -18,17 +18,23 @@ Prediction = Literal["epsilon", "v", "x0"]
 
 @dataclass(frozen=True)
 class StepConfig:
-    """What a network predicts and whether the predicted x0 is clipped to [-clip, clip]."""
+    """What a network predicts and whether the predicted x0 is clipped to [-clip, clip].
+
+    learned: it gives as many channels again, which say how large the variance of its step is
+    (Nichol & Dhariwal 2021, arXiv:2102.09672, section 3.1).
+    """
 
     prediction: Prediction
     clip: float | None = None
+    learned: bool = False
 
 
 class DenoiseStep(nn.Module):
     """One row of a schedule applied to x, guidance and update included: (x_next, x0).
 
     The network is called once, as `network(x [G, B, ...], t [G], *conditions)`; everything around
-    it is float32. See `edgereel.schedule.ROW` for the columns of `row`.
+    it is float32. See `edgereel.schedule.ROW` for the columns of `row`. Guidance leaves a learned
+    variance alone: the last row, which has the prompt, says it (diffusers' UnCLIPPipeline).
     """
 
     def __init__(self, network: nn.Module, config: StepConfig) -> None:
@@ -56,7 +62,11 @@ class DenoiseStep(nn.Module):
         """
         _, alpha, sigma, c_x0, c_eps, c_prev, c_noise, _, _, x_scale = row[:10].unbind()
         x = x * x_scale
-        m = self._guided(x, row[:1], weights, conditions)
+        out = self._rows(x, row[:1], weights.shape[0], conditions)
+        if self.config.learned:
+            out, spread = out.chunk(2, dim=2)
+            noise = noise * _multiplier(spread[-1], row)
+        m = (weights.view(-1, *[1] * x.ndim) * out).sum(0)
         if self.config.prediction == "epsilon":
             x0 = (x - sigma * m) / alpha
         elif self.config.prediction == "v":
@@ -74,13 +84,17 @@ class DenoiseStep(nn.Module):
             eps = (x - alpha * x0) / sigma
         return c_x0 * x0 + c_eps * eps + c_prev * prev + c_noise * noise, x0
 
-    def _guided(
-        self, x: Tensor, t: Tensor, weights: Tensor, conditions: tuple[Tensor, ...]
-    ) -> Tensor:
-        """sum_g weights[g] * network(x, t, conditions of row g)."""
-        rows = weights.shape[0]
+    def _rows(self, x: Tensor, t: Tensor, rows: int, conditions: tuple[Tensor, ...]) -> Tensor:
+        """The network's prediction for x in every guidance row, f32 [G, B, ...]."""
         out: Tensor = self.network(x.expand(rows, *x.shape), t.expand(rows), *conditions)
-        return (weights.view(-1, *[1] * x.ndim) * out.float()).sum(0)
+        return out.float()
+
+
+def _multiplier(spread: Tensor, row: Tensor) -> Tensor:
+    """What a learned variance, -1 .. 1 within the row's bounds, makes of fresh noise."""
+    least, most = row[7], row[8]  # logvar_min, logvar_max
+    share = (spread + 1) / 2
+    return torch.exp(0.5 * (share * most + (1 - share) * least))
 
 
 def step_graph(

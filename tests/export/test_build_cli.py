@@ -88,6 +88,7 @@ def refused(capsys: Any, code: int, *arguments: Any) -> str:
         (["shapes", "--size", "huge"], "--size huge has no meaning with shapes"),
         (["compile"], "compile needs a cascade folder, for example"),
         (["compile", "x", "--out", "y"], "--out y has no meaning with compile"),
+        (["compile", "x", "--temporal", "y"], "--temporal y has no meaning with compile"),
         (["compile", "x", "--checkpoint", "y"], "--checkpoint y has no meaning with compile"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

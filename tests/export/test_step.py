@@ -163,3 +163,63 @@ def test_whole_loop_equals_diffusers_ddim(prediction: Any, clip: float | None, e
             row = torch.from_numpy(rows[k])
             x, _ = step(x, row, weights, torch.zeros_like(x), noise[k], emb)
             assert float((x - y).abs().max()) < 1e-4  # diffusers' alphas_cumprod are float32
+
+
+# A network that predicts its variance
+
+
+class Doubled(nn.Module):
+    """The network twice: its prediction, and on the same channels what it says of the variance."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.own = Network()
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor, emb: torch.Tensor) -> torch.Tensor:
+        """[G, B, 6, F]."""
+        return torch.cat([self.own(x, t, emb), self.own(-x, t, emb)], 2)
+
+
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_whole_loop_with_learned_variance_equals_unclip(
+    scale: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    diffusers = pytest.importorskip("diffusers")
+    scheduler = diffusers.UnCLIPScheduler(variance_type="learned_range", clip_sample_range=0.9)
+    steps, batch = 6, 2
+    scheduler.set_timesteps(steps)
+    network = Doubled()
+    step = DenoiseStep(network, StepConfig("epsilon", 0.9, learned=True))
+    rng = torch.Generator().manual_seed(1)
+    start = torch.randn(batch, 3, 5, generator=rng)
+    emb = torch.randn(2 * batch, 4, generator=rng)
+    noise = torch.randn(steps, batch, 3, 5, generator=rng)
+    table = schedule.alphas_cumprod_cosine()
+    scheduler.alphas_cumprod = torch.from_numpy(table)  # its own are float32: 1e-4 at t = 999
+    scheduler.alphas = torch.from_numpy(np.append(table[:1], table[1:] / table[:-1]))
+    scheduler.betas = 1 - scheduler.alphas
+    rows = schedule.sampler_rows("ddpm", table, "unclip", steps, variance="learned_range")
+    weights, x, y = torch.tensor([1 - scale, scale]), start, start
+    after = [*scheduler.timesteps[1:], None]
+    with torch.no_grad():
+        for k, (t, previous) in enumerate(zip(scheduler.timesteps, after, strict=True)):
+            without, given = network(torch.stack([y, y]), t.expand(2).float(), emb)
+            guided = without[:, :3] + scale * (given[:, :3] - without[:, :3])
+            monkeypatch.setattr(
+                "diffusers.schedulers.scheduling_unclip.randn_tensor",
+                lambda shape, k=k, **_: noise[k].expand(shape),
+            )
+            both = torch.cat([guided, given[:, 3:]], 1)
+            y = scheduler.step(both, t, y, prev_timestep=previous).prev_sample
+            x, _ = step(x, torch.from_numpy(rows[k]), weights, torch.zeros_like(x), noise[k], emb)
+            assert float((x - y).abs().max()) < ROUNDING
+
+
+def test_samplers_without_learned_variance_add_their_own_noise() -> None:
+    x, prev, noise, emb = (torch.from_numpy(array).float() for array in arrays(2, 1))
+    told = torch.from_numpy(ROW).float(), torch.tensor([1.0]), prev, noise, emb
+    with torch.no_grad():
+        plain = DenoiseStep(Network(), StepConfig("epsilon"))(x, *told)
+        learned = DenoiseStep(Doubled(), StepConfig("epsilon", learned=True))(x, *told)
+    for ours, wanted in zip(learned, plain, strict=True):
+        assert torch.equal(ours, wanted)

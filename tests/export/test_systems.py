@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import shutil
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -21,6 +20,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data  # noqa: E402
 from torch import nn  # noqa: E402
+from torch_backend import TorchBackend  # noqa: E402
 
 import edgereel  # noqa: E402
 from edgereel import backends, cli_verify, plan  # noqa: E402
@@ -190,55 +190,10 @@ def test_free_axes_are_free(tiny: Any) -> None:
     assert checked
 
 
-class TorchEngine:
-    """A graph run by the module it was exported from."""
-
-    sha256, precision = "", "as exported"
-
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
-
-    def run(self, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
-        given = [torch.from_numpy(np.array(inputs[name])) for name in self.graph.inputs]
-        with torch.no_grad():
-            made = self.graph.module.eval()(*given)
-        made = made if isinstance(made, tuple) else (made,)
-        for name, tensor in zip(self.graph.outputs, made, strict=True):
-            assert tensor.shape == outputs[name].shape
-            outputs[name][...] = tensor.numpy()
-
-
-class TorchBackend:
-    """The interpreter's backend in PyTorch."""
-
-    name = "torch"
-
-    def __init__(self, graphs: Mapping[str, Graph]) -> None:
-        self.graphs = graphs
-
-    def load(self, path: Path, spec: plan.GraphSpec) -> TorchEngine:
-        return TorchEngine(self.graphs[path.stem])
-
-    def put(self, array: Any) -> Any:
-        return np.array(array)
-
-    def get(self, buffer: Any) -> Any:
-        return buffer
-
-    def empty(self, dtype: str, shape: Sequence[int]) -> Any:
-        return np.empty(tuple(shape), dtype)
-
-    def describe(self) -> dict[str, str]:
-        return {}
-
-    def free_memory(self) -> int | None:
-        return None
-
-
 def test_videos_equal_the_modules(tiny: Any) -> None:
     document = plan.load(tiny.folder)
     cascade = edgereel.load(tiny.folder, backend="ort", threads=1)
-    modules = Interpreter(document, TorchBackend(tiny.cascade.graphs()))  # type: ignore[arg-type]
+    modules = Interpreter(document, TorchBackend(tiny.cascade.graphs()))
     for mode_name, mode in document.modes.items():
         given = {
             name: np.random.default_rng(0).integers(

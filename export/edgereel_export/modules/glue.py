@@ -14,6 +14,7 @@ from .unet import UNet
 __all__ = [
     "DecoderCondition",
     "FrameBatch",
+    "ImageCondition",
     "InterpolationCondition",
     "KeepKnown",
     "Pixels",
@@ -36,12 +37,36 @@ class TextEncoder(nn.Module):
         return out.last_hidden_state, out.text_embeds
 
 
-class DecoderCondition(nn.Module):
-    """Everything D^t is told, computed once: prior output, text and frame rate.
+class ImageCondition(nn.Module):
+    """Everything a decoder of pictures is told, computed once: prior output and text.
 
     Row 0 of the declared guidance rows is the unconditional one and gets the learned null
     embedding in place of the image embedding, as Karlo does.
     """
+
+    def __init__(self, proj: TextProj, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.proj = proj
+        self.mean, self.std = nn.Buffer(mean), nn.Buffer(std)
+
+    def forward(
+        self, image: Tensor, embeds: Tensor, states: Tensor, mask: Tensor, row: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens [G, M, C], bias [G, M] and added vector [G, E].
+
+        Args:
+            image: f32 [1, D], normalised image embedding of the prior.
+            embeds, states, mask: text, [G, D], [G, L, D], [G, L].
+            row: i64 [G], declared index of each row.
+        """
+        null = self.proj.learned_classifier_free_guidance_embeddings
+        image = torch.where((row == 0)[:, None], null, image * self.std + self.mean)
+        tokens, bias, emb = self.proj(image, embeds, states, mask)
+        return tokens, bias, emb
+
+
+class DecoderCondition(nn.Module):
+    """Everything D^t is told: what ImageCondition gives, and the frame rate."""
 
     def __init__(self, proj: TextProj, unet: UNet, mean: Tensor, std: Tensor) -> None:
         super().__init__()
@@ -51,8 +76,7 @@ class DecoderCondition(nn.Module):
                 "them is not; expected fps: true in its config.json and weights that belong to "
                 "it. Check that the stages belong to this system."
             )
-        self.proj, self.fps_embedding = proj, unet.fps_embedding
-        self.mean, self.std = nn.Buffer(mean), nn.Buffer(std)
+        self.told, self.fps_embedding = ImageCondition(proj, mean, std), unet.fps_embedding
 
     def forward(
         self, image: Tensor, embeds: Tensor, states: Tensor, mask: Tensor, row: Tensor, fps: Tensor
@@ -60,14 +84,10 @@ class DecoderCondition(nn.Module):
         """Tokens [G, M, C], bias [G, M] and added vector [G, E].
 
         Args:
-            image: f32 [1, D], normalised image embedding of the prior.
-            embeds, states, mask: text, [G, D], [G, L, D], [G, L].
-            row: i64 [G], declared index of each row.
+            image, embeds, states, mask, row: as for ImageCondition.
             fps: f32 [1].
         """
-        null = self.proj.learned_classifier_free_guidance_embeddings
-        image = torch.where((row == 0)[:, None], null, image * self.std + self.mean)
-        tokens, bias, emb = self.proj(image, embeds, states, mask)
+        tokens, bias, emb = self.told(image, embeds, states, mask, row)
         return tokens, bias, emb + self.fps_embedding(fps)
 
 

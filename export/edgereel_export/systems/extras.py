@@ -16,14 +16,29 @@ class Extras:
     """LoRA files with their strengths, merged in order, and ControlNet folders by mode.
 
     `modes` are those that the cascade is to have, so that nothing else need be loaded; none = all.
+    `temporal` is a file of layers over frames, or the word for layers that change nothing.
     """
 
     loras: tuple[tuple[Path, float], ...] = ()
     controlnets: Mapping[str, Path] = field(default_factory=dict)
     modes: tuple[str, ...] = ()
+    temporal: str | None = None
 
     def refuse(self, system: str) -> None:
         """Raises InputError if anything is given, for a system that can use nothing of it."""
+        self.refuse_adapters(system)
+        self.refuse_temporal(system)
+
+    def refuse_temporal(self, what: str) -> None:
+        """Raises InputError if layers over frames are given, for a checkpoint that takes none."""
+        if self.temporal:
+            raise InputError(
+                f"--temporal {self.temporal} has no meaning with {what}; expected it with "
+                f"make-a-video and a checkpoint of Karlo. Drop it."
+            )
+
+    def refuse_adapters(self, system: str) -> None:
+        """Raises InputError for LoRAs and ControlNets, for a system that can use none."""
         if self.loras or self.controlnets:
             raise InputError(
                 f"--lora and --controlnet have no meaning with {system}; expected them with "
@@ -35,9 +50,12 @@ NO_EXTRAS = Extras()
 
 
 def read_extras(
-    loras: Sequence[str] = (), controlnets: Sequence[str] = (), modes: Sequence[str] = ()
+    loras: Sequence[str] = (),
+    controlnets: Sequence[str] = (),
+    modes: Sequence[str] = (),
+    temporal: str | None = None,
 ) -> Extras:
-    """The extras of the flags `--lora FILE[:STRENGTH]`, `--controlnet MODE=DIR` and `--mode`.
+    """The extras of `--lora FILE[:STRENGTH]`, `--controlnet MODE=DIR`, `--mode`, `--temporal`.
 
     Raises:
         InputError: a flag is not of that form, or a mode is given twice.
@@ -52,7 +70,7 @@ def read_extras(
                 f"Correct it."
             )
         found[mode] = Path(folder)
-    return Extras(tuple(_lora(text) for text in loras), found, tuple(modes))
+    return Extras(tuple(_lora(text) for text in loras), found, tuple(modes), temporal)
 
 
 def _lora(text: str) -> tuple[Path, float]:

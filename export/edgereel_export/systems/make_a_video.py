@@ -2,7 +2,8 @@
 
 A checkpoint is a folder with `cascade.json` (a Profile) and one folder per stage, each with a
 config.json and weights: text_encoder, prior, text_proj, decoder, interpolation,
-interpolation_text_proj, super_res_low, super_res_high, and tokenizer/tokenizer.json.
+interpolation_text_proj, super_res_low, super_res_high, and tokenizer/tokenizer.json. A folder with
+a model_index.json is Karlo's instead: make_a_video_karlo.py.
 """
 
 from __future__ import annotations
@@ -24,15 +25,18 @@ from edgereel.plan import Mode
 from edgereel_export.checkpoints import fill, read_config, read_weights
 from edgereel_export.diffusers_folder import Tokens
 from edgereel_export.graph import Graph
+from edgereel_export.karlo_checkpoint import is_karlo
 from edgereel_export.modules import glue
 from edgereel_export.modules.prior import Prior, PriorConfig
 from edgereel_export.modules.text_proj import TextProj, TextProjConfig
 from edgereel_export.modules.unet import UNet, UNetConfig
+from edgereel_export.modules.wrapped import Concatenated, PerFrame, Rows
 from edgereel_export.shapes.networks import CHECKPOINT
 from edgereel_export.step import StepConfig, step_graph
 
 from .examples import rand
 from .extras import NO_EXTRAS, Extras
+from .make_a_video_karlo import KarloCascade, load_karlo
 from .make_a_video_plan import Widths, modes
 from .make_a_video_profile import Profile
 
@@ -119,7 +123,7 @@ class MakeAVideo:
         prior_config = StepConfig("x0", 5.0)
         pixel_config = StepConfig(p.prediction, 1.0)
         in_rows = {name: {0: "G"} for name in (*_CONDITION[1:5], "ids", "tokens", "bias", "emb")}
-        high = _PerFrame(self.unet("super_res_high"))
+        high = PerFrame(self.unet("super_res_high"))
         chunked = {"x": {0: "K"}, "low": {0: "K"}}
         return {
             "text_encoder": Graph(
@@ -129,12 +133,12 @@ class MakeAVideo:
                 in_rows,
             ),
             "prior": step_graph(
-                _Rows(self.prior), prior_config, given["image"].shape, text, in_rows
+                Rows(self.prior), prior_config, given["image"].shape, text, in_rows
             ),
             "decoder_condition": Graph(
                 decoder, {n: given[n] for n in _CONDITION}, ("tokens", "bias", "emb"), in_rows
             ),
-            "decoder": step_graph(_Rows(self.unet("decoder")), pixel_config, clip, told, in_rows),
+            "decoder": step_graph(Rows(self.unet("decoder")), pixel_config, clip, told, in_rows),
             "interpolation_condition": Graph(
                 interpolation,
                 {"clip": rand(*clip), **{n: given[n] for n in _CONDITION if n != "row"}},
@@ -142,7 +146,7 @@ class MakeAVideo:
                 {name: in_rows[name] for name in text},
             ),
             "interpolation": step_graph(
-                _Concatenated(self.unet("interpolation")), pixel_config, video, frames, {}
+                Concatenated(self.unet("interpolation")), pixel_config, video, frames, {}
             ),
             "keep_known": Graph(
                 glue.KeepKnown(p.skip),
@@ -153,7 +157,7 @@ class MakeAVideo:
                 glue.Upsample(p.size, p.scale_low), {"x": rand(*video)}, ("low",)
             ),
             "super_res_low": step_graph(
-                _Concatenated(self.unet("super_res_low")),
+                Concatenated(self.unet("super_res_low")),
                 pixel_config,
                 sr_low,
                 {"low": rand(*sr_low)},
@@ -203,56 +207,28 @@ def _pick(values: dict[str, Tensor], names: tuple[str, ...]) -> list[Tensor]:
     return [values[name] for name in names]
 
 
-class _Rows(nn.Module):
-    """A network on one thing per guidance row."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor, t: Tensor, *told: Tensor) -> Tensor:
-        """The network's prediction for x [G, 1, ...]."""
-        out: Tensor = self.network(x[:, 0], t, *told)
-        return out[:, None]
-
-
-class _Concatenated(nn.Module):
-    """A UNet whose condition is joined to its input on the channels."""
-
-    def __init__(self, unet: UNet) -> None:
-        super().__init__()
-        self.unet = unet
-
-    def forward(self, x: Tensor, t: Tensor, low: Tensor, *told: Tensor) -> Tensor:
-        """The UNet's prediction for x [B, 1, C, ...] with condition low [B, C', ...]."""
-        out: Tensor = self.unet(torch.cat([x[:, 0], low], 1), t, *told)
-        return out[:, None]
-
-
-class _PerFrame(_Concatenated):
-    """SR_h: frames are the batch."""
-
-    def forward(self, x: Tensor, t: Tensor, low: Tensor, *told: Tensor) -> Tensor:
-        """The UNet's prediction for x [1, K, C, H, W] with condition low [K, C', H, W]."""
-        x = x[0, :, None, :, None]  # [K, 1, C, 1, H, W]
-        out = super().forward(x, t.expand(x.shape[0]), low.unsqueeze(2), *told)
-        return out[None, :, 0, :, 0]
-
-
-def load(checkpoint: Path, extras: Extras = NO_EXTRAS) -> MakeAVideo:
-    """The cascade of a checkpoint folder; it can be given no extras.
+def load(checkpoint: Path, extras: Extras = NO_EXTRAS) -> MakeAVideo | KarloCascade:
+    """The cascade of a checkpoint folder, whose layout may be Karlo's (karlo_checkpoint.py).
 
     Raises:
         InputError: a file is missing, damaged, or does not belong to this system.
     """
-    extras.refuse("make-a-video")
+    extras.refuse_adapters("make-a-video")
+    if is_karlo(checkpoint):
+        return load_karlo(checkpoint, extras)
+    extras.refuse_temporal("stages of your own, which have their layers over frames")
+    return _load_own(checkpoint)
+
+
+def _load_own(checkpoint: Path) -> MakeAVideo:
+    """The cascade of a folder with a cascade.json."""
     path = checkpoint / "cascade.json"
     try:
         profile = msgspec.json.decode(path.read_bytes(), type=Profile)
     except OSError as error:
         raise InputError(
             f"checkpoint: {path} cannot be read ({error.strerror}); expected the top folder of a "
-            f"Make-A-Video checkpoint. Correct --checkpoint."
+            f"Make-A-Video checkpoint, or of Karlo's with model_index.json. Correct --checkpoint."
         ) from None
     except msgspec.MsgspecError as error:
         raise InputError(f"checkpoint: {path}: {error}. Correct the file.") from None
@@ -304,4 +280,4 @@ def tiny(folder: Path) -> MakeAVideo:
     from .make_a_video_tiny import write_checkpoint
 
     write_checkpoint(folder)
-    return load(folder)
+    return _load_own(folder)

@@ -29,11 +29,11 @@ from edgereel.plan import (
 from .make_a_video_profile import GUIDED, STEPS, Profile
 from .sd_plan import SEED
 
-__all__ = ["Widths", "modes"]
+__all__ = ["SAMPLERS", "TEXT", "TOLD", "Widths", "guided", "modes"]
 
-_SAMPLERS = ("ddim", "dpmpp_2m", "euler", "euler_ancestral", "ddpm")
-_TEXT = {"embeds": "embeds", "states": "states", "mask": "mask"}
-_TOLD = {"tokens": "tokens", "bias": "bias", "emb": "emb"}
+SAMPLERS = ("ddim", "dpmpp_2m", "euler", "euler_ancestral", "ddpm")
+TEXT = {"embeds": "embeds", "states": "states", "mask": "mask"}
+TOLD = {"tokens": "tokens", "bias": "bias", "emb": "emb"}
 
 
 class Widths(NamedTuple):
@@ -87,7 +87,7 @@ def _params(profile: Profile) -> dict[str, Param]:
             aliases=("guidance_scale",) if stage == "decoder" else (),
         )
     params["sampler"] = ChoiceParam(
-        description="sampler of the pixel stages", choices=_SAMPLERS, default="ddim",
+        description="sampler of the pixel stages", choices=SAMPLERS, default="ddim",
         aliases=("scheduler",),
     )  # fmt: skip
     params["eta"] = FloatParam(description="DDIM's fresh noise", default=0.0, min=0.0, max=1.0)
@@ -143,7 +143,7 @@ def _values(profile: Profile, widths: Widths) -> dict[str, TensorSpec]:
     return values
 
 
-def _guided(stage: str) -> Guidance:
+def guided(stage: str) -> Guidance:
     """Classifier-free guidance: unconditional 1 - s, conditional s."""
     scale = f"guidance.{stage}"
     return Guidance(
@@ -175,7 +175,7 @@ def _stages(profile: Profile) -> tuple[Stage, ...]:
         graph="prior",
         x="image_noise",
         out="image",
-        conditions=_TEXT,
+        conditions=TEXT,
         schedule="cosine",
         sampler="ddpm",
         spacing="unclip",
@@ -183,11 +183,11 @@ def _stages(profile: Profile) -> tuple[Stage, ...]:
         eta=0.0,
         final="one",
         variance="fixed_small_log",
-        guidance=_guided("prior"),
+        guidance=guided("prior"),
         noise="prior.z",
     )
-    told = {"image": "image", **_TEXT, "fps": "fps"}
-    known = {name: f"all_{name}" for name in _TOLD}
+    told = {"image": "image", **TEXT, "fps": "fps"}
+    known = {name: f"all_{name}" for name in TOLD}
     return (
         Stage(
             name="text",
@@ -204,9 +204,9 @@ def _stages(profile: Profile) -> tuple[Stage, ...]:
         Stage(
             name="decoder",
             ops=(
-                Run(graph="decoder_condition", inputs={**told, "row": "row"}, outputs=_TOLD),
+                Run(graph="decoder_condition", inputs={**told, "row": "row"}, outputs=TOLD),
                 Noise(value="clip_noise"),
-                _pixels("decoder", "clip_noise", "clip", _TOLD, guidance=_guided("decoder")),
+                _pixels("decoder", "clip_noise", "clip", TOLD, guidance=guided("decoder")),
             ),
         ),
         Stage(
