@@ -23,8 +23,10 @@ from msgspec import structs
 
 from edgereel import builds, cli_verify, kernel_library, plan
 from edgereel.backends import Footprint, cuda, trt, trt_library
-from edgereel.errors import BackendUnavailable, BuildMismatch, EngineError
+from edgereel.errors import BackendUnavailable, BuildMismatch, EngineError, InputError
 from edgereel.files import sha256
+from edgereel.interpreter import Interpreter
+from edgereel.pipeline import Cascade
 
 GPU = trt_library.Device("Fake GPU", "8.9")
 
@@ -282,6 +284,61 @@ def test_other_shapes_or_memory_end_the_graphs(machine: Any, tmp_path: Path) -> 
     other = backend.load(found.folder, found.graphs["other"])
     other.run({"x": x}, {"y": y})
     assert other._opened.engine.calls[1] == "memory 300"  # one arena for all
+
+
+def test_weights_are_replaced_between_calls(
+    machine: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What was queued is done first, and calls are captured anew; the cascade hands it all on."""
+    found = cascade(tmp_path / "a")
+    backend, engine = opened(found)
+    x, y = backend.empty("float32", (1, 2)), backend.empty("float32", (1, 2))
+    with pytest.raises(EngineError, match="Compile the cascade again with `--refit`"):
+        engine.weights()
+    told: list[Any] = []
+
+    class Refitting:
+        def __init__(self, *words: Any) -> None:
+            told.append(words)
+
+        def swap(self, given: Any) -> tuple[str, ...]:
+            told.append(given)
+            return ("w",)
+
+        def swap_lora(self, *words: Any) -> tuple[str, ...]:
+            told.append(words)
+            return ("w", "v")
+
+    monkeypatch.setattr(trt, "Refitting", Refitting)
+    interpreter = Interpreter(found, backend)
+    loaded = Cascade(found, interpreter, "a test")
+    engine = interpreter.engine("double")
+    for _ in range(3):
+        engine.run({"x": x}, {"y": y})
+    machine.told.clear()
+    assert loaded.swap("double", str(tmp_path / "b.safetensors")) == ("w",)
+    assert machine.waits == 1
+    for _ in range(2):
+        engine.run({"x": x}, {"y": y})
+    assert kinds(machine) == ["wait", "capture", "replay"]
+    assert loaded.swap("double", lora="c", scale=0.5, network="text_encoder") == ("w", "v")
+    loaded.swap("double")
+    record = backend._build("double").record.graphs["double"]
+    library, _, *rest = told[0]
+    assert library.name == "tensorrt" and rest[:2] == [record, found.folder]
+    assert told[1:] == [tmp_path / "b.safetensors", (Path("c"), 0.5, "text_encoder"), {}]
+    with pytest.raises(InputError, match="graph is 'no'; expected one of double"):
+        loaded.swap("no")
+    interpreter.low_vram = True
+    with pytest.raises(InputError, match="low_vram drops engines"):
+        loaded.swap("double")
+
+
+def test_other_backends_take_no_other_weights(toy: Path) -> None:
+    import edgereel
+
+    with pytest.raises(EngineError, match="backend ort takes no other weights; expected trt"):
+        edgereel.load(toy, backend="ort").swap("decoder", {})
 
 
 def test_few_graphs_are_kept(machine: Any, tmp_path: Path) -> None:

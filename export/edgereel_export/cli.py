@@ -121,6 +121,11 @@ def _parser() -> argparse.ArgumentParser:
         "repeatable: 16x320x512",
     )
     add(
+        "--weight-streaming",
+        action="store_true",
+        help="where weights do not fit into the GPU's memory, the rest comes from the host's",
+    )
+    add(
         "--refit",
         action="store_true",
         help="engines take other weights without compiling again, such as a LoRA's; needs a GPU",
@@ -260,6 +265,7 @@ def _compile(folder: Path, options: argparse.Namespace) -> None:
         compute_capabilities=capabilities,
         workspace_mib=options.workspace,
         optimization_level=options.optimization_level,
+        weight_streaming=options.weight_streaming,
         sizes=tuple(options.profile),
         buckets=tuple(options.bucket),
         refit=tuple(options.refit_weights) or (("*",) if options.refit else ()),

@@ -137,6 +137,7 @@ def _shared(trt: Library, options: Options) -> dict[str, Any]:
         "layout": None if options.layout == "video" else options.layout,
         "optimization_level": options.optimization_level,
         "refit": sorted(options.refit),
+        "weight_streaming": 1 if options.weight_streaming else None,
         "workspace_mib": options.workspace_mib,
     }
     capabilities, gpu = _gpus(trt, options.compute_capabilities)
@@ -279,6 +280,7 @@ def _compiled(
         keep_float32=tuple(options.get("keep_float32", ())),
         workspace_mib=options.get("workspace_mib"),
         optimization_level=options.get("optimization_level"),
+        weight_streaming="weight_streaming" in options,
         plugin=shared["plugin"] is not None,
         folded=options.get("layout") == "folded",
         golden=str(plan.folder / str(spec.golden)) if task.measured else None,

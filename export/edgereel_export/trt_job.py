@@ -24,6 +24,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     keep_float32: tuple[str, ...] = ()
     workspace_mib: int | None = None
     optimization_level: int | None = None
+    weight_streaming: bool = False  # weights may stay in host memory while it runs
     plugin: bool = False  # attention over frames by our plugin
     folded: bool = False  # frames stay in the batch, as the graph has them
     golden: str | None = None  # reference inputs to measure values with; None = do not

@@ -19,6 +19,7 @@ class Options:
     library: str | None = None  # None = what fits this machine, see trt_library.library
     keep_float32: tuple[str, ...] = ()  # op types or module paths, beyond precision.ISLANDS
     workspace_mib: int | None = None  # most scratch memory a kernel may use
+    weight_streaming: bool = False  # the runtime may leave weights in host memory
     optimization_level: int | None = None  # 0 (quick build) to 5; None = the library's own
     sizes: tuple[str, ...] = ()  # what trt_sizes.read_sizes takes, such as "height=512"
     buckets: tuple[str, ...] = ()  # what trt_buckets.read_asked takes, such as "16x320x512"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from edgereel import backends, continuing
 from edgereel import plan as plans
-from edgereel.errors import InputError
+from edgereel.errors import EngineError, InputError
 from edgereel.interpreter import Interpreter, Progress
 from edgereel.params import ParamValue, fill_params
 
@@ -144,6 +144,57 @@ class Cascade:
             for peak in self._interpreter.peaks
         }
         return {"free": self._interpreter.free, "stages": stages}
+
+    def swap(
+        self,
+        graph: str,
+        weights: str | Path | Mapping[str, NDArray[Any]] | None = None,
+        *,
+        lora: str | Path | None = None,
+        scale: float = 1.0,
+        network: str = "unet",
+    ) -> tuple[str, ...]:
+        """Other weights for a graph, without compiling; with neither, the cascade's own again.
+
+        Backend `trt`, with engines compiled by `build.py compile --refit`. What was swapped before
+        is gone: going back and forth is exact.
+
+        Args:
+            graph: of the plan.
+            weights: floats by name in the checkpoint, or a .safetensors file of them.
+            lora: instead, a LoRA of kohya or PEFT, merged into the cascade's own weights.
+            scale: of the LoRA.
+            network: of its layers, "unet" or "text_encoder".
+
+        Returns:
+            The names of what was replaced.
+
+        Raises:
+            InputError: no such graph, or weights that do not fit it.
+            EngineError: its engine takes no other weights.
+        """
+        if graph not in self.plan.graphs:
+            known = ", ".join(self.plan.graphs)
+            raise InputError(f"graph is {graph!r}; expected one of {known}. Correct the name.")
+        if self._interpreter.low_vram:
+            raise InputError(
+                "low_vram drops engines after their stage, and what was swapped with them; "
+                "expected a cascade loaded without it. Load it again."
+            )
+        with self._lock:
+            engine = self._interpreter.engine(graph)
+            if not hasattr(engine, "weights"):
+                raise EngineError(
+                    f"backend {self.backend.name} takes no other weights; expected trt. Build the "
+                    "cascade from the other weights, or use its engines."
+                )
+            refitting: Any = engine.weights()
+            if lora is not None:
+                replaced: tuple[str, ...] = refitting.swap_lora(Path(lora), scale, network)
+            else:
+                given = {} if weights is None else weights
+                replaced = refitting.swap(Path(given) if isinstance(given, str) else given)
+        return replaced
 
     def cancel(self) -> None:
         """Stops the call in progress before its next step; that call raises `Cancelled`."""

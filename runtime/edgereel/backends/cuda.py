@@ -2,8 +2,8 @@
 
 A buffer is an address, a shape and a type; its memory is freed when the last view of it is gone.
 Everything is queued on one stream, so copies and engines run in the order they were asked for.
-The host waits in three places: `Memory.get` for all of it, `Memory.seconds` for a moment, and
-`Memory.pace` so that it is never more than two calls ahead of the device.
+The host waits in few places: `Memory.get` and `wait` for all of it, `seconds` for a moment, and
+`pace` so that it is never more than two calls ahead of the device.
 """
 
 from __future__ import annotations
@@ -160,10 +160,14 @@ class Memory:
         array = np.empty(buffer.shape, buffer.dtype)
         if buffer.nbytes:
             self._queue_copy(array.ctypes.data, buffer.address, buffer.nbytes, "DeviceToHost")
+        self.wait()
+        return array
+
+    def wait(self) -> None:
+        """Until all queued work is done."""
         self.cuda("cudaStreamSynchronize", self.queue.handle, to="finish the queued work")
         self._ahead.clear()
         self._pinned.clear()
-        return array
 
     def moment(self, *, timed: bool = False) -> _Event:
         """When all work queued so far is done; a timed one is for `seconds`."""

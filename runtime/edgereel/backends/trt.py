@@ -16,6 +16,7 @@ from edgereel.backends import Footprint
 from edgereel.backends.cuda import Memory, OnDevice, runtime_api
 from edgereel.backends.trt_engine import Arena, Engine, Opened
 from edgereel.backends.trt_library import LIBRARIES, Library, device, library
+from edgereel.backends.trt_refit import Refitting
 from edgereel.errors import BackendUnavailable, BuildMismatch, EngineError, OutputError
 from edgereel.files import all_or_nothing
 from edgereel.plan import GraphSpec, Plan, graphs_of, ops
@@ -75,7 +76,11 @@ class Trt(OnDevice):
         if _stream_weights(engine, self._memory.free()):
             self._streamed.add(graph)
         make = partial(runtime.context, cache=build.folder / RUNTIME_CACHE)
-        return Engine(Opened(engine, make, record, self._memory, self._arena), graph)
+        refitting = partial(
+            Refitting, runtime.library, engine, record, self._plan.folder, runtime.logger
+        )
+        opened = Opened(engine, make, record, self._memory, self._arena, refitting)
+        return Engine(opened, graph)
 
     def footprint(self, graph: str) -> Footprint | None:
         """What build.json says of the engine."""
@@ -126,8 +131,8 @@ class _Runtime:
                 if severity <= severe:
                     errors.append(message)
 
-        self._logger = Logger()  # the runtime keeps no reference of its own
-        self._runtime = trt.module.Runtime(self._logger)
+        self.logger = Logger()  # the runtime keeps no reference of its own
+        self._runtime = trt.module.Runtime(self.logger)
         self._caches: dict[Path, Any] = {}  # of TensorRT-RTX, by file
         self._unsaved: set[Path] = set()
 

@@ -14,6 +14,7 @@ from typing import Any, cast
 from edgereel import builds
 from edgereel.backends import Buffer
 from edgereel.backends.cuda import DeviceBuffer, Memory
+from edgereel.backends.trt_refit import Refitting
 from edgereel.errors import EngineError
 
 __all__ = ["Arena", "Engine", "Opened"]
@@ -48,6 +49,7 @@ class Opened:
     record: builds.Engine
     memory: Memory
     arena: Arena
+    refitting: Callable[[], Refitting]  # of its weights
 
 
 class Engine:
@@ -57,6 +59,20 @@ class Engine:
         self.sha256, self.precision = opened.record.sha256, opened.record.precision
         self._opened, self._graph = opened, graph
         self._contexts: dict[int, _Context] = {}
+        self._refitting: Refitting | None = None
+
+    def weights(self) -> Refitting:
+        """What replaces weights, once all calls are done; they are captured anew after this.
+
+        Raises:
+            EngineError: it was not compiled for that.
+        """
+        if self._refitting is None:
+            self._refitting = self._opened.refitting()
+        self._opened.memory.wait()
+        for context in self._contexts.values():
+            context.forget()
+        return self._refitting
 
     def run(self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> None:
         """Queues one call; outputs are filled when the stream gets there."""
@@ -88,7 +104,7 @@ class Engine:
         )
         raise EngineError(
             f"graph {self._graph}: no profile takes {given}; its engine was compiled for {known}. "
-            "Use one of those, or compile again with `--profile PARAM=SIZES` for these sizes."
+            "Use one of those, or compile again with `--profile PARAM=SIZES` or `--bucket FxHxW`."
         )
 
 
@@ -121,7 +137,7 @@ class _Context:
         if block.address != self._work:
             self._context.set_device_memory(block.address, block.nbytes)
             self._work = block.address
-            self._forget()
+            self.forget()
         if call in self._graphs:
             self._graphs[call].launch()
             return
@@ -134,7 +150,7 @@ class _Context:
             self._seen.clear()
         self._seen.add(call)
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         """Graphs hold for the shapes and the memory they were captured with."""
         self._seen.clear()
         self._graphs.clear()
@@ -145,7 +161,7 @@ class _Context:
             name, address, shape = place
             _, old, old_shape = self._bound.get(name, (name, 0, None))
             if shape != old_shape:
-                self._forget()
+                self.forget()
                 if name in inputs:
                     self._context.set_input_shape(name, shape)
             if address != old:
