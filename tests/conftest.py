@@ -61,6 +61,7 @@ _WEIGHT = {  # exports that many tests need
     "lavie": 4,
     "emu-video": 3,
     "text2video-zero": 2,
+    "test_karlo.py": 2,
     "make-a-video": 1,
 }
 

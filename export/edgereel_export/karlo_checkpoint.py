@@ -26,9 +26,9 @@ from edgereel_export.checkpoints import fill, read_weights
 from edgereel_export.diffusers_folder import Tokens
 from edgereel_export.karlo_config import (
     Scheduler,
-    check_class,
     prior_config,
     read_scheduler,
+    text_encoder_config,
     text_proj_config,
     unet_config,
 )
@@ -130,7 +130,7 @@ def read(checkpoint: Path) -> Karlo:
 def _text_encoder(folder: Path) -> nn.Module:
     model: nn.Module = diffusers_folder.described(
         lambda known: CLIPTextModelWithProjection(CLIPTextConfig(**known)),
-        check_class(folder),
+        text_encoder_config(folder),
         folder,
         "CLIP's text model with projection",
     )

@@ -22,9 +22,9 @@ from edgereel_export.step import StepConfig
 
 __all__ = [
     "Scheduler",
-    "check_class",
     "prior_config",
     "read_scheduler",
+    "text_encoder_config",
     "text_proj_config",
     "unet_config",
 ]
@@ -220,8 +220,8 @@ def text_proj_config(folder: Path) -> TextProjConfig:
     )
 
 
-def check_class(folder: Path) -> dict[str, Any]:
-    """The config.json of the text encoder, which was found to have a projection.
+def text_encoder_config(folder: Path) -> dict[str, Any]:
+    """The config.json of a text encoder, which has a projection.
 
     Raises:
         InputError: it is missing, damaged, or of another network.

@@ -92,7 +92,8 @@ def _split(tensors: Mapping[str, Tensor], path: Path) -> dict[str, dict[str, Ten
     for key, value in tensors.items():
         name, _, rest = key.partition(".")
         if name not in _NETWORKS or not rest:
-            raise _refused(path, f"has {key}", f"keys that begin with {_listed(_NETWORKS)}")
+            expected = f"keys that begin with a network and a dot: {', '.join(_NETWORKS)}"
+            raise _refused(path, f"has {key}", expected)
         found.setdefault(name, {})[rest] = value.float()
     missing = [name for name in ("decoder", *_SUPER_RES) if name not in found]
     if "decoder" in missing:
@@ -124,10 +125,6 @@ def _frames(path: Path) -> int:
         if 1 < int(text) <= _MOST_FRAMES:
             return int(text)
     raise _refused(path, f"has frames {text!r} in its metadata", f"2 to {_MOST_FRAMES}")
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    return ", ".join(f"{name}." for name in names[:-1]) + f" or {names[-1]}."
 
 
 def _refused(path: Path, problem: str, expected: str) -> InputError:

@@ -260,11 +260,11 @@ def test_every_wrong_key_is_named(folder: Path) -> None:
     [
         (
             lambda s: s.update({"prior.x": torch.ones(1)}),
-            "has prior.x; expected keys that begin wi",
+            "has prior.x; expected keys that begin with a net",
         ),
         (
             lambda s: s.update({"conv": torch.ones(1)}),
-            "has conv; expected keys that begin with dec",
+            "has conv; expected keys that begin with a net",
         ),
         (
             lambda s: s.update({"decoder.conv_in.bias": torch.ones(8)}),
