@@ -263,9 +263,10 @@ class FakeCuda:
     def _take(self, blocks: dict[int, Any], size: int) -> tuple[int, int]:
         if size > 1 << 30:
             return 2, 0
-        block = ctypes.create_string_buffer(size)
-        blocks[ctypes.addressof(block)] = block
-        return 0, ctypes.addressof(block)
+        block = ctypes.create_string_buffer(size + 256)
+        address = -(-ctypes.addressof(block) // 256) * 256
+        blocks[address] = block
+        return 0, address
 
 
 @pytest.fixture

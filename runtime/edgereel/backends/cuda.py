@@ -25,6 +25,7 @@ from edgereel.errors import BackendUnavailable, EngineError
 __all__ = ["INSTALL", "DeviceBuffer", "Memory", "OnDevice", "runtime_api"]
 
 INSTALL = "pip install cuda-python"
+_ALIGNMENT = 256  # of what TensorRT reads and writes, and of every allocation
 _CALLS_AHEAD = 2  # one runs, one waits for it: the device never idles, a cancelled loop ends soon
 
 
@@ -155,6 +156,14 @@ class Memory:
             ),
         )
 
+    def aligned(self, buffer: DeviceBuffer) -> DeviceBuffer:
+        """The buffer, or a copy of a view that begins where an engine may not read."""
+        if buffer.address % _ALIGNMENT == 0:
+            return buffer
+        copied = self.empty(buffer.dtype.name, buffer.shape)
+        self.copy(buffer, copied)
+        return copied
+
     def get(self, buffer: DeviceBuffer) -> Array:
         """The contents of a buffer after all queued work; waits for the device."""
         array = np.empty(buffer.shape, buffer.dtype)
@@ -191,7 +200,8 @@ class Memory:
             self.cuda("cudaEventSynchronize", handle, to="finish the queued work")
 
     def free(self) -> int:
-        """Bytes of the GPU's memory that nothing holds yet."""
+        """Bytes of the GPU's memory that nothing holds; waits, as pools keep until then."""
+        self.cuda("cudaStreamSynchronize", self.queue.handle, to="finish the queued work")
         return int(self.cuda("cudaMemGetInfo", to="tell its free memory")[0])
 
     def _queue_copy(self, to: int, source: int, size: int, way: str) -> None:

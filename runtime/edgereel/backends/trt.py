@@ -6,6 +6,7 @@ that its bytes are the ones that were compiled. trt_engine.py runs it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -73,7 +74,7 @@ class Trt(OnDevice):
         runtime, record = self._runtimes[name], build.record.graphs[graph]
         engine = runtime.open(build, graph)
         _check_declaration(engine, spec, runtime.library)
-        if _stream_weights(engine, self._memory.free()):
+        if _stream_weights(engine, self._memory.free):
             self._streamed.add(graph)
         make = partial(runtime.context, cache=build.folder / RUNTIME_CACHE)
         refitting = partial(
@@ -178,10 +179,10 @@ class _Runtime:
         self._unsaved.clear()
 
 
-def _stream_weights(engine: Any, free: int) -> bool:
+def _stream_weights(engine: Any, free: Callable[[], int]) -> bool:
     """Whether weights must come from host memory while it runs, and were compiled to allow it."""
     size = int(getattr(engine, "streamable_weights_size", 0))
-    if size <= free:
+    if size == 0 or size <= free():
         return False
     engine.weight_streaming_budget_v2 = engine.get_weight_streaming_automatic_budget()
     return True

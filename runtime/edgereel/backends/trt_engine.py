@@ -76,11 +76,13 @@ class Engine:
 
     def run(self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> None:
         """Queues one call; outputs are filled when the stream gets there."""
+        memory = self._opened.memory
+        inputs = {n: memory.aligned(cast(DeviceBuffer, b)) for n, b in inputs.items()}
         index = self._profile(inputs)
         if index not in self._contexts:
             self._contexts[index] = _Context(self._opened, self._graph, index)
         self._contexts[index].run(inputs, outputs)
-        self._opened.memory.pace()
+        memory.pace()
 
     def _profile(self, inputs: Mapping[str, Buffer]) -> int:
         """The first profile that takes these shapes."""
