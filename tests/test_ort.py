@@ -58,6 +58,7 @@ def test_damaged_graph(backend: Ort, toy: Path, tmp_path: Path) -> None:
 def test_choose(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = plan.load(toy)
     monkeypatch.setattr(backends, "BACKENDS", {"ort": "edgereel.backends.ort:Ort"})
+    monkeypatch.setattr(backends, "AUTO", ("ort",))
     chosen, reason = backends.choose("auto", loaded)
     assert chosen.name == "ort" and reason.startswith("ort: ")
     with pytest.raises(edgereel.InputError, match="backend is 'cuda'; expected auto, ort"):
