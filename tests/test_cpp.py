@@ -6,6 +6,7 @@ It is built with sanitizers, which fail a test, and asked for leaks in the end.
 from __future__ import annotations
 
 import copy
+import hashlib
 import itertools
 import json
 import random
@@ -260,3 +261,13 @@ def test_free_memory_is_what_python_finds(cpp: Probe, tmp_path: Path) -> None:
         (tmp_path / file).write_text(content)
         found = int(cpp.ask("free", root=str(tmp_path)))
         assert found == host_memory.free_memory(tmp_path)
+
+
+def test_hashes_are_those_of_hashlib(cpp: Probe, tmp_path: Path) -> None:
+    """Of every length around a block, in pieces, with the processor's instructions and without."""
+    path, chance = tmp_path / "bytes", random.Random(3)
+    for length, piece in [*((n, 1 + n % 70) for n in range(200)), (100_003, 64), (100_000, 4097)]:
+        content = chance.randbytes(length)
+        path.write_bytes(content)
+        found = cpp.ask("hash", file=str(path), piece=piece).decode()
+        assert found == 2 * hashlib.sha256(content).hexdigest(), (length, piece)

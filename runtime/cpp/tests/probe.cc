@@ -2,6 +2,7 @@
 // or "error", a status of edgereel.h, and the answer's bytes in hexadecimal digits.
 #include <edgereel.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdio>
 #include <cstring>
@@ -25,6 +26,7 @@
 #include "noise.hpp"
 #include "plan.hpp"
 #include "schedule.hpp"
+#include "sha256.hpp"
 #include "tokenizer.hpp"
 
 namespace {
@@ -338,6 +340,18 @@ std::string in_threads(const Json& json) {
   return std::to_string(answers[0].size()) + "\n" + answers[0] + answers[1];
 }
 
+// Of a file that comes in pieces, with and without the processor's instructions.
+std::string hash(const Json& json) {
+  const std::string bytes = edgereel_runtime::read_file(text(json, "file"));
+  const auto piece = static_cast<std::size_t>(whole(json, "piece"));
+  edgereel_runtime::Sha256 hashes[] = {edgereel_runtime::Sha256(true),
+                                       edgereel_runtime::Sha256(false)};
+  for (std::size_t at = 0; at < bytes.size(); at += piece) {
+    for (auto& hash : hashes) hash.add(bytes.data() + at, std::min(piece, bytes.size() - at));
+  }
+  return hashes[0].hex() + hashes[1].hex();
+}
+
 void answer(const char* state, int status, const std::string& bytes) {
   std::string digits;
   for (char byte : bytes) {
@@ -354,7 +368,8 @@ int main() {
   const std::map<std::string, std::function<std::string(const Json&)>> known = {
       {"parse", parse},       {"rows", rows},     {"renoise", renoise},    {"words", words},
       {"normal", normal},     {"tokens", tokens}, {"close", close_word},   {"free", free_bytes},
-      {"generate", generate}, {"peaks", peaks},   {"threads", in_threads}, {"build", build}};
+      {"generate", generate}, {"peaks", peaks},   {"threads", in_threads}, {"build", build},
+      {"hash", hash}};
   for (std::string line; std::getline(std::cin, line);) {
     try {
       const Json json = edgereel_runtime::parse_json(line);
