@@ -35,7 +35,7 @@ from torch import nn
 from edgereel import builds
 from edgereel.backends import Backend, Engine, ort, ort_cuda, trt, trt_library
 from edgereel.call import Steps
-from edgereel.errors import EdgereelError
+from edgereel.errors import BackendUnavailable, EdgereelError
 from edgereel.files import sha256
 from edgereel.plan import GraphSpec, Plan
 from edgereel.sampling import Loop
@@ -115,7 +115,7 @@ def _measured(name: str, options: argparse.Namespace) -> dict[str, float | str]:
             try:
                 ways[way] = make()
                 ways[way](2)  # kernels are chosen and compiled
-            except (EdgereelError, RuntimeError, NotImplementedError) as error:
+            except (EdgereelError, RuntimeError) as error:
                 ways.pop(way, None)
                 told[way] = f"cannot: {str(error).strip().splitlines()[0]:.120}"
         found: dict[str, list[float]] = {way: [] for way in ways}
@@ -172,7 +172,7 @@ def _wait(device: str) -> None:
 def _diffusers(name: str, network: Network, device: str) -> Run:
     """UNet2DConditionModel, two guidance rows and DDIM's update, as its pipelines have them."""
     if name != "sd15":
-        raise NotImplementedError("diffusers has no such network")
+        raise BackendUnavailable("diffusers has no such network")
     import diffusers
 
     kind = torch.float16 if device == "cuda" else torch.float32
@@ -230,7 +230,7 @@ def _ort(network: Network, folder: Path, spec: GraphSpec, kind: type[ort.Ort]) -
     plan = _plan(folder, spec)
     reason = kind.unusable(plan)
     if reason is not None:
-        raise NotImplementedError(reason)
+        raise BackendUnavailable(reason)
     backend = kind(plan)
     return _ours(backend, backend.load(folder / spec.file, spec), network)
 
@@ -239,7 +239,7 @@ def _trt(network: Network, folder: Path, spec: GraphSpec) -> Run:
     """The fp16 engine for this GPU, compiled here."""
     gpu, library = trt_library.device(), trt_library.library()
     if gpu is None:
-        raise NotImplementedError("no CUDA GPU answers here")
+        raise BackendUnavailable("no CUDA GPU answers here")
     profile = full_size.profile(network, network.size[0])
     target = folder / "unet.engine"
     job = Job(

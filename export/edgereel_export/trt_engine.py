@@ -20,7 +20,7 @@ from typing import Any, TextIO
 import msgspec
 import onnx_ir as ir
 
-from edgereel import kernel_library
+from edgereel import host_memory, kernel_library
 from edgereel.backends.trt_library import Library, library
 from edgereel.builds import Refit
 from edgereel.errors import EdgereelError, EngineError
@@ -76,7 +76,7 @@ def compile_logged(job: Job, progress: Callable[[float, str], bool]) -> tuple[Ma
         weights_bytes=building.log.memory.get("Weights", 0),
         activation_bytes=building.log.memory.get("Activation", 0),
         seconds=round(time.monotonic() - start, 3),
-        peak_rss_bytes=_peak_rss(),
+        peak_rss_bytes=host_memory.peak_memory() or 0,
         decomposed_attention=tuple(building.decomposed),
         kept_float32=typed.kept,
         largest_float16=typed.largest,
@@ -123,16 +123,6 @@ def _size(value: ir.Value) -> int:
     constant = value.const_value
     floating = constant is not None and constant.dtype.is_floating_point()
     return int(constant.size) if constant is not None and floating else 0
-
-
-def _peak_rss() -> int:
-    """Peak memory of this process in bytes; 0 where the system does not say."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 class _Building:

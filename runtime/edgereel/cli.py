@@ -74,13 +74,7 @@ def generate(words: Sequence[str]) -> int:
     if options.metadata is not None:
         files.check_place(Path(options.metadata))
     started = time.monotonic()
-    cascade = pipeline.load(
-        options.folder,
-        backend=options.backend,
-        threads=options.threads,
-        low_vram=options.low_vram,
-        kernels=options.kernels,
-    )
+    cascade = cli_flags.load(options)
     if not options.quiet:
         print(f"backend {cascade.reason}", file=sys.stderr)
     shown = options.progress or (sys.stderr.isatty() and not options.quiet)

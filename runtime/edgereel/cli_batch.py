@@ -63,19 +63,15 @@ def run(words: Sequence[str]) -> int:
 
 def _options(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, object]]:
     """The options, with `help` as in cli_flags, and the params of all clips."""
-    parser = cli_flags.Parser(
-        "edgereel batch",
-        usage="edgereel batch DIR PROMPTS --out DIR [options]",
-        description="Make a clip for every prompt of a file. Engines stay loaded; a clip that "
-        "cannot be made does not stop the rest.",
-        allow_abbrev=False,
-        add_help=False,
+    parser = cli_flags.cascade_parser(
+        "batch",
+        "DIR PROMPTS --out DIR [options]",
+        "Make a clip for every prompt of a file. Engines stay loaded; a clip that cannot be made "
+        "does not stop the rest.",
     )
     add = parser.add_argument
-    add("folder", metavar="DIR", nargs="?", help="the cascade folder")
     add("prompts", metavar="PROMPTS", nargs="?", help="one on each line, or .jsonl with params")
     add("--out", metavar="DIR", help="where the clips and their metadata go")
-    add("--mode", help="what to make (default: the plan's first mode)")
     add("--samples", type=int, default=1, metavar="N", help="clips of every prompt (default 1)")
     add("--format", choices=tuple(_KINDS), default="mp4", help="of the clips (default mp4)")
     add("--names", choices=("line", "prompt"), default="line",
@@ -87,9 +83,7 @@ def _options(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, object
         "--threads CPUs; folders must be seen by all")  # fmt: skip
     add("--gpus", type=float, default=0, metavar="N",
         help="GPUs of each worker of a Ray cluster (default 0)")  # fmt: skip
-    add("--low-vram", action="store_true", help="keep only the engines of one stage in memory")
     add("--quiet", action="store_true", help="no line per clip")
-    cli_flags.add_backend(parser)
     options, given = cli_flags.cascade_options(parser, words)
     if options.help is None:
         for what, value in (("PROMPTS", options.prompts), ("--out", options.out)):
@@ -110,15 +104,15 @@ def _outcomes(
         options.folder, options.out = (
             str(Path(p).resolve()) for p in (options.folder, options.out)
         )
-        yield from batch_ray.outcomes(todo, options, _load, _make)
+        yield from batch_ray.outcomes(todo, options, cli_flags.load, _make)
         return
     if options.workers == 1:
-        cascade = _load(options)
+        cascade = cli_flags.load(options)
         yield from (_make(options, clip, cascade) for clip in todo)
         return
     if options.threads is None:
         options.threads = max((os.cpu_count() or 1) // options.workers, 1)
-    _load(options)  # what is wrong with it is said here, once
+    cli_flags.load(options)  # what is wrong with it is said here, once
     context = multiprocessing.get_context("spawn")  # ONNX Runtime does not survive a fork
     pool = ProcessPoolExecutor(options.workers, context, _start, (options,))
     try:
@@ -135,17 +129,7 @@ def _outcomes(
 
 def _start(options: argparse.Namespace) -> None:
     global _loaded
-    _loaded = _load(options)
-
-
-def _load(options: argparse.Namespace) -> pipeline.Cascade:
-    return pipeline.load(
-        options.folder,
-        backend=options.backend,
-        threads=options.threads,
-        low_vram=options.low_vram,
-        kernels=options.kernels,
-    )
+    _loaded = cli_flags.load(options)
 
 
 def _make(

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgereel import __version__, bench, cli_flags, host_memory, pipeline
+from edgereel import __version__, bench, cli_flags, host_memory, plan
 from edgereel.backends.trt_library import device
 from edgereel.cli_table import size, table
 from edgereel.errors import InputError
@@ -53,17 +53,13 @@ def run(words: Sequence[str]) -> int:
 
 def _options(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, object]]:
     """The options, with `help` as in cli_flags, and the params of the call."""
-    parser = cli_flags.Parser(
-        "edgereel bench",
-        usage="edgereel bench DIR [options]",
-        description="Measure how long a cascade takes: percentiles of warm runs by stage, and the "
-        "first run apart. With --baseline two settings take turns in the same process.",
-        allow_abbrev=False,
-        add_help=False,
+    parser = cli_flags.cascade_parser(
+        "bench",
+        "DIR [options]",
+        "Measure how long a cascade takes: percentiles of warm runs by stage, and the first run "
+        "apart. With --baseline two settings take turns in the same process.",
     )
     add = parser.add_argument
-    add("folder", metavar="DIR", nargs="?", help="the cascade folder")
-    add("--mode", help="what to make (default: the plan's first mode)")
     add("--warmup", type=float, default=200, metavar="MS",
         help="milliseconds of runs that do not count, at least one (default 200)")  # fmt: skip
     add("--iterations", type=int, default=10, metavar="N", help="runs at least (default 10)")
@@ -73,9 +69,7 @@ def _options(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, object
     add("--plot", metavar="FILE.png", help="draw a bar for every stage (needs matplotlib)")
     add("--baseline", metavar="OPTIONS", help="options that differ, in quotation marks, or another "
         "cascade folder with options: '--no-kernels', 'engines/other --steps 8'")  # fmt: skip
-    add("--low-vram", action="store_true", help="keep only the engines of one stage in memory")
     add("--quiet", action="store_true", help="no progress")
-    cli_flags.add_backend(parser)
     options, given = cli_flags.cascade_options(parser, words)
     if options.help is None:
         for name in ("warmup", "duration"):
@@ -110,17 +104,9 @@ def _other(words: Sequence[str], options: argparse.Namespace) -> list[str]:
 
 
 def _setting(name: str, options: argparse.Namespace, given: dict[str, object]) -> bench.Setting:
-    load = partial(
-        pipeline.load,
-        options.folder,
-        backend=options.backend,
-        threads=options.threads,
-        low_vram=options.low_vram,
-        kernels=options.kernels,
-    )
-    _, mode = cli_flags.pick_mode(pipeline.load(options.folder).plan, options.mode)
+    _, mode = cli_flags.pick_mode(plan.load(options.folder), options.mode)
     prompt = {"prompt": PROMPT} if "prompt" in mode.params and "prompt" not in given else {}
-    return bench.Setting(name, load, options.mode, {**prompt, **given})
+    return bench.Setting(name, partial(cli_flags.load, options), options.mode, {**prompt, **given})
 
 
 def _percentiles(text: str) -> list[float]:

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from edgereel import plan
+from edgereel import pipeline, plan
 from edgereel.backends import BACKENDS
 from edgereel.errors import InputError
+from edgereel.pipeline import Cascade
 from edgereel.plan import (
     ChoiceParam,
     FloatParam,
@@ -24,10 +25,12 @@ __all__ = [
     "add_backend",
     "add_flags",
     "cascade_options",
+    "cascade_parser",
     "dashed",
     "describe",
     "flags",
     "generate_options",
+    "load",
     "pick_mode",
     "values",
 ]
@@ -100,20 +103,45 @@ def cascade_options(
     return options, values(mode, options, options.set)
 
 
-def _generate_parser() -> Parser:
-    """The options of `generate` that every cascade has."""
+def cascade_parser(command: str, usage: str, description: str) -> Parser:
+    """The options that every command has which makes videos; for `cascade_options` and `load`."""
     parser = Parser(
-        "edgereel generate",
-        usage="edgereel generate DIR -p PROMPT -o FILE [options]",
-        description="Make a video with a built cascade. With DIR, -h shows its parameters too.",
+        f"edgereel {command}",
+        usage=f"edgereel {command} {usage}",
+        description=description,
         add_help=False,
         allow_abbrev=False,
     )
     parser.add_argument("folder", metavar="DIR", nargs="?", help="the cascade folder")
+    parser.add_argument("--mode", help="what to make (default: the plan's first mode)")
+    add_backend(parser)
+    parser.add_argument(
+        "--low-vram", action="store_true", help="keep only the engines of one stage in memory"
+    )
+    return parser
+
+
+def load(options: argparse.Namespace) -> Cascade:
+    """The cascade that the options of a `cascade_parser` name."""
+    return pipeline.load(
+        options.folder,
+        backend=options.backend,
+        threads=options.threads,
+        low_vram=options.low_vram,
+        kernels=options.kernels,
+    )
+
+
+def _generate_parser() -> Parser:
+    """The options of `generate` that every cascade has."""
+    parser = cascade_parser(
+        "generate",
+        "DIR -p PROMPT -o FILE [options]",
+        "Make a video with a built cascade. With DIR, -h shows its parameters too.",
+    )
     parser.add_argument(
         "-o", "--output", metavar="FILE", help="video.mp4, video.gif, or a folder for PNG frames"
     )
-    parser.add_argument("--mode", help="what to make (default: the plan's first mode)")
     parser.add_argument(
         "--continue",
         dest="times",
@@ -121,14 +149,10 @@ def _generate_parser() -> Parser:
         metavar="N",
         help="add N clips, each beginning with the last frame of the one before, seeds rising by 1",
     )
-    add_backend(parser)
     parser.add_argument(
         "--noise", metavar="FILE", help=".npz of noise to use instead of the seed's"
     )
     parser.add_argument("--metadata", metavar="FILE", help="write what was done there, as JSON")
-    parser.add_argument(
-        "--low-vram", action="store_true", help="keep only the engines of one stage in memory"
-    )
     parser.add_argument("--progress", action="store_true", help="the moving line also in a log")
     parser.add_argument("--quiet", action="store_true", help="no progress")
     return parser

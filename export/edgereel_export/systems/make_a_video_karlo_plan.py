@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from edgereel.plan import (
     ChoiceParam,
-    Denoise,
     FloatParam,
     IntParam,
     Mode,
@@ -16,11 +15,10 @@ from edgereel.plan import (
     Run,
     Stage,
     TensorSpec,
-    Tokenize,
 )
 
 from .make_a_video_karlo_stages import KarloFacts, Made, joint, one_by_one, picture, pixels
-from .make_a_video_plan import SAMPLERS, TEXT, TOLD, guided
+from .make_a_video_plan import SAMPLERS, TEXT, TOLD, guided, prior_loop, text_ops
 from .sd_plan import f32, prompts
 
 __all__ = ["modes"]
@@ -127,33 +125,12 @@ def _text(facts: KarloFacts) -> Made:
         "states": f32("G", length, dim),
         "embeds": f32("G", dim),
     }
-    encode = Run(
-        graph="text_encoder",
-        inputs={"ids": "ids", "mask": "mask"},
-        outputs={"states": "states", "embeds": "embeds"},
-    )
-    tokenize = Tokenize(tokenizer="bpe", rows="text", ids="ids", mask="mask", row="row")
-    return values, Stage(name="text", ops=(tokenize, encode))
+    return values, Stage(name="text", ops=text_ops())
 
 
 def _prior(facts: KarloFacts) -> Made:
-    loop = Denoise(
-        graph="prior",
-        x="image_noise",
-        out="image",
-        conditions=TEXT,
-        schedule="prior",
-        sampler="ddpm",
-        spacing="unclip",
-        steps=Ref(param="steps.prior"),
-        eta=0.0,
-        final="one",
-        variance="fixed_small_log",
-        guidance=guided("prior"),
-        noise="prior.z",
-    )
     values = {name: f32(1, facts.widths.clip) for name in ("image_noise", "image")}
-    return values, Stage(name="prior", ops=(Noise(value="image_noise"), loop))
+    return values, Stage(name="prior", ops=(Noise(value="image_noise"), prior_loop("prior")))
 
 
 def _decoder(facts: KarloFacts, video: bool) -> Made:

@@ -29,7 +29,7 @@ from edgereel.plan import (
 from .make_a_video_profile import GUIDED, STEPS, Profile
 from .sd_plan import SEED
 
-__all__ = ["SAMPLERS", "TEXT", "TOLD", "Widths", "guided", "modes"]
+__all__ = ["SAMPLERS", "TEXT", "TOLD", "Widths", "guided", "modes", "prior_loop", "text_ops"]
 
 SAMPLERS = ("ddim", "dpmpp_2m", "euler", "euler_ancestral", "ddpm")
 TEXT = {"embeds": "embeds", "states": "states", "mask": "mask"}
@@ -170,13 +170,24 @@ def _pixels(stage: str, x: str, out: str, conditions: dict[str, str], **more: An
     )
 
 
-def _stages(profile: Profile) -> tuple[Stage, ...]:
-    prior = Denoise(
+def text_ops() -> tuple[Tokenize, Run]:
+    """A prompt's ids, and what the text encoder makes of them."""
+    encode = Run(
+        graph="text_encoder",
+        inputs={"ids": "ids", "mask": "mask"},
+        outputs={"states": "states", "embeds": "embeds"},
+    )
+    return Tokenize(tokenizer="bpe", rows="text", ids="ids", mask="mask", row="row"), encode
+
+
+def prior_loop(schedule: str) -> Denoise:
+    """The loop that makes an image embedding of a text, as Karlo's."""
+    return Denoise(
         graph="prior",
         x="image_noise",
         out="image",
         conditions=TEXT,
-        schedule="cosine",
+        schedule=schedule,
         sampler="ddpm",
         spacing="unclip",
         steps=Ref(param="steps.prior"),
@@ -186,19 +197,16 @@ def _stages(profile: Profile) -> tuple[Stage, ...]:
         guidance=guided("prior"),
         noise="prior.z",
     )
+
+
+def _stages(profile: Profile) -> tuple[Stage, ...]:
+    prior = prior_loop("cosine")
     told = {"image": "image", **TEXT, "fps": "fps"}
     known = {name: f"all_{name}" for name in TOLD}
     return (
         Stage(
             name="text",
-            ops=(
-                Tokenize(tokenizer="bpe", rows="text", ids="ids", mask="mask", row="row"),
-                Run(
-                    graph="text_encoder",
-                    inputs={"ids": "ids", "mask": "mask"},
-                    outputs={"states": "states", "embeds": "embeds"},
-                ),
-            ),
+            ops=text_ops(),
         ),
         Stage(name="prior", ops=(Noise(value="image_noise"), prior)),
         Stage(
