@@ -1,5 +1,6 @@
 # make demo    from nothing to a video: installs, builds the small `shapes` cascade, writes demo.mp4
 # make cpp     builds the C++ runtime in build/cpp; with PREFIX=/usr/local it is installed there
+# make device-ops   compiles what is computed between graphs on a GPU, with nvcc, into the package
 # make test    installs the development tools and runs every test this machine can run
 # make fuzz    feeds the C++ runtime what breaks parsers, a minute; gets clang from Debian if it is not here
 # make lint    style, types and import rules; `make format` mends what can be mended
@@ -7,7 +8,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo cpp test fuzz lint format clean distclean
+.PHONY: help demo cpp device-ops test fuzz lint format clean distclean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -54,6 +55,13 @@ cpp: $(VENV)/.installed-cpp
 	$(BIN)/cmake -S runtime/cpp -B build/cpp -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja
 	$(BIN)/cmake --build build/cpp
 	$(if $(PREFIX),$(BIN)/cmake --install build/cpp --prefix $(PREFIX))
+
+# The oldest PTX there is for the oldest GPUs, so that the driver of every one can compile it.
+PTX = runtime/edgereel/backends/device_ops.ptx
+device-ops:
+	nvcc --ptx -arch=compute_75 --fmad=false -o $(PTX).part runtime/cpp/src/device_ops.cu
+	sed -i -e '/^\/\//d' -e 's/^\.version .*/.version 6.4/' $(PTX).part
+	mv $(PTX).part $(PTX)
 
 test: $(VENV)/.installed-dev $(VENV)/.installed-kernels
 	$(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder $(ARGS)

@@ -16,7 +16,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 EXTRA=${EXTRA:-rtx}
 NETWORKS=${NETWORKS:-sd15 lavie-base}
-CASCADES=(engines/shapes engines/lavie-shapes engines/emu-video-shapes)
+CASCADES=(engines/shapes engines/lavie-shapes engines/emu-video-shapes engines/text2video-zero-shapes)
 PROMPT=${PROMPT:-a small red circle moving right}
 OUT=$(mktemp -d)
 trap 'rm -rf "$OUT"' EXIT
@@ -40,7 +40,7 @@ case $proof in
 esac
 [ "${ONLY:-}" != kernels ] || exit $proof
 [ -f engines/shapes/plan.json ] || .venv/bin/python export/build.py shapes
-for system in lavie emu-video; do
+for system in lavie emu-video text2video-zero; do
   [ -f "engines/$system-shapes/plan.json" ] || .venv/bin/python export/build.py "$system" --size shapes
 done
 short=0

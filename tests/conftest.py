@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import cpp_probe
+import device_ops_host
 import pytest
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # a core each, read when torch and others are imported
@@ -193,6 +194,31 @@ class FakeCuda:
         self.told.append(("copy", kind, size))
         return (0,)
 
+    def cudaMemcpy2DAsync(
+        self, to: int, to_pitch: int, source: int, pitch: int, width: int, rows: int, kind: int,
+        _: int,
+    ) -> tuple[int]:  # fmt: skip
+        assert kind == 3 and width <= min(pitch, to_pitch) and self.capturing is None
+        for row in range(rows):
+            ctypes.memmove(to + row * to_pitch, source + row * pitch, width)
+        self.told.append(("copy 2d", width, rows))
+        return (0,)
+
+    def cuModuleLoadData(self, ptx: bytes) -> tuple[int, str]:
+        assert b".version" in ptx and ptx.endswith(b"\0")
+        return 0, ptx.decode()
+
+    def cuModuleGetFunction(self, module: str, name: bytes) -> tuple[int, str]:
+        assert f".entry {name.decode()}(" in module
+        return 0, name.decode()
+
+    def cuLaunchKernel(self, kernel: str, *words: Any) -> tuple[int]:
+        (*grid, block, _, _), (_, stream, (values, types), _) = words[:6], words[6:]
+        assert stream == 77 and grid[1:] == [1, 1] and self.capturing is None
+        device_ops_host.run(kernel, grid[0], block, values, types)
+        self.told.append(("kernel", kernel))
+        return (0,)
+
     def cudaMemGetInfo(self) -> tuple[int, int, int]:
         return 0, 3 << 30, 4 << 30
 
@@ -272,10 +298,11 @@ class FakeCuda:
 @pytest.fixture
 def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
     """cuda-python as the backends see it, without a GPU."""
-    from edgereel.backends import cuda
+    from edgereel.backends import cuda, device_ops
 
     fake = FakeCuda()
     monkeypatch.setattr(cuda, "runtime_api", lambda: fake)
+    monkeypatch.setattr(device_ops, "driver_api", lambda: fake)
     return fake
 
 

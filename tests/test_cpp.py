@@ -131,6 +131,12 @@ def test_wrong_plans_are_refused_with_the_same_sentences(cpp: Probe) -> None:
         assert wanted.startswith(place) and found == wanted
 
 
+def test_what_fades_is_float32_or_uint8(cpp: Probe) -> None:
+    document = of_other_test("test_windows").whole_numbers()
+    wanted, found = parsed(cpp, json.dumps(document).encode())
+    assert wanted and found == wanted
+
+
 @pytest.mark.parametrize("field", ["flops", "traffic"])
 @pytest.mark.parametrize("terms", [{"K*h*w": 2.0, "": 3}, {"K*q": 1.0}, {"K": -1}, {"K": "x"}, [1]])
 def test_work_is_a_polynomial_of_the_inputs(cpp: Probe, field: str, terms: Any) -> None:

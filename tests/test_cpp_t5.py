@@ -177,11 +177,11 @@ def test_the_table_makes_of_every_character_what_it_should(
     cpp: Probe, files: Mapping[str, Path]
 ) -> None:
     """By itself, in front of a mark and behind one, a joiner, a letter; then pairs by chance."""
-    points = [c for c in BASIC if c < 0x3400 or c > 0xF8FF or c % 31 == 0]
+    points = [c for c in BASIC if c < 0x3400 or c > 0xF8FF or c % 97 == 0]
     texts = [f"{chr(c)}a{chr(c)}\u0301{chr(c)}\u200d©{chr(c)}\u0915\u0300" for c in points]
     chance = random.Random(2)
-    texts += ["".join(chr(chance.choice(APART)) for _ in range(6)) for _ in range(5000)]
-    texts += ["".join(chr(chance.choice(BASIC)) for _ in range(6)) for _ in range(5000)]
+    texts += ["".join(chr(chance.choice(APART)) for _ in range(6)) for _ in range(1500)]
+    texts += ["".join(chr(chance.choice(BASIC)) for _ in range(6)) for _ in range(1500)]
     for start in range(0, len(texts), 5000):
         compared(cpp, files["table"], 200, texts[start : start + 5000])
 

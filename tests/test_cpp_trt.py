@@ -111,21 +111,24 @@ def test_the_parts(program: Path) -> None:
 
 
 CALLS = [
-    ("toy", "video", ["prompt=a red circle", "seed=3"]),
-    ("toy", "preview", ["prompt=a"]),
-    ("trace", "paint", ["frames=16", "height=64", "width=64", "frames_at_once=3"]),
-    ("trace", "tiles", ["frames=9", "height=64", "width=12", "tile=2", "shared_sides=1"]),
+    ("toy", "video", ["prompt=a red circle", "seed=3"], 3),
+    ("toy", "preview", ["prompt=a"], 1),
+    ("trace", "paint", ["frames=16", "height=64", "width=64", "frames_at_once=3"], 6),
+    ("trace", "tiles", ["frames=9", "height=64", "width=12", "tile=2", "shared_sides=1"], 150),
 ]
 
 
-@pytest.mark.parametrize(("name", "mode", "settings"), CALLS)
+@pytest.mark.parametrize(("name", "mode", "settings", "loops"), CALLS)
 def test_a_cascade_makes_what_it_makes_in_host_memory(
-    program: Path, tmp_path: Path, name: str, mode: str, settings: list[str]
+    program: Path, tmp_path: Path, name: str, mode: str, settings: list[str], loops: int
 ) -> None:
     """With engines kept, and dropped after every stage; nothing is left on the device."""
     lines = told(program, compiled(DATA / name, tmp_path / name), mode, *settings)
     assert [line.split()[0] for line in lines] == ["equal", "equal", "blocks"], lines
     assert lines[-1] == "blocks 0 graphs 0 pinned 0"
+    for line in lines[:2]:  # beside the frames, one answer comes back of each loop
+        told_of = line.split()
+        assert 0 < int(told_of[told_of.index("fetched") + 1]) == 4 * loops
 
 
 def test_a_loop_is_not_waited_for(program: Path, tmp_path: Path) -> None:

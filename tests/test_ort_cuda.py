@@ -79,6 +79,38 @@ def test_a_video_is_that_of_the_cpu(machine: Any, toy: Path) -> None:
     )
 
 
+TRACE = Path(__file__).parent / "data" / "trace"
+TILES: dict[str, Any] = {
+    "mode": "tiles", "frames": 5, "height": 28, "width": 24, "steps": 2, "seed": 3,
+    "frames_at_once": 3, "shared_frames": 1, "tile": 3, "shared_sides": 1,
+}  # fmt: skip
+
+
+def test_values_stay_on_the_device(machine: Any) -> None:
+    """Between stages, chunks and tiles that overlap: one answer a loop comes back, and the frames.
+
+    They are those of the CPU to the last bit.
+    """
+    expected = edgereel.load(TRACE, backend="ort")(**TILES).frames
+    cascade = edgereel.load(TRACE, backend="ort-cuda")
+    machine.told.clear()
+    video = cascade(**TILES)
+    np.testing.assert_array_equal(video.frames, expected)
+    sizes = [call[2] for call in machine.told if call[:2] == ("copy", 2)]
+    assert len(sizes) > 9 and set(sizes[:-1]) == {4} and sizes[-1] == expected.nbytes
+    assert ("kernel", "mix_uint8") in machine.told  # parts of frames faded into each other
+
+
+def test_noise_is_added_to_values_on_the_device(machine: Any, toy: Path) -> None:
+    """Its mode `video` has a `renoise`, and chunks."""
+    cascade = edgereel.load(toy, backend="ort-cuda")
+    machine.told.clear()
+    video = cascade(PROMPT, seed=3)
+    assert ("kernel", "mix_float32") in machine.told
+    sizes = [call[2] for call in machine.told if call[:2] == ("copy", 2)]
+    assert set(sizes[:-1]) == {4} and sizes[-1] == video.frames.nbytes
+
+
 def test_calls_that_come_again_have_numbers(machine: Any, toy: Path) -> None:
     """-1 is not captured; what is bound to a number never changes."""
     cascade = edgereel.load(toy, backend="ort-cuda")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import edgereel
+from edgereel import plan
 from edgereel.windows import Span, join, spans
 
 TRACE = Path(__file__).parent / "data" / "trace"
@@ -45,6 +47,20 @@ def test_one_part_fades_into_the_next() -> None:
         whole = np.zeros((2, 10), dtype)
         join(whole, np.full((2, 7), 80, dtype), 1, 3, 7)
         assert whole[1].tolist() == [0, 0, 0, 10, 30, 50, 70, 80, 80, 80]
+
+
+def whole_numbers() -> Any:
+    """The plan, where parts of whole numbers fade into each other."""
+    document = json.loads((TRACE / "plan.json").read_text())
+    document["modes"] = {"tiles": document["modes"]["tiles"]}
+    document["graphs"]["pixels"]["outputs"]["frames"]["dtype"] = "int32"
+    document["modes"]["tiles"]["values"]["chunk"]["dtype"] = "int32"
+    return document
+
+
+def test_what_fades_is_float32_or_uint8() -> None:
+    with pytest.raises(edgereel.PlanError, match=r"int32.*expected float32 or uint8, as"):
+        plan.parse(json.dumps(whole_numbers()).encode())
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 3, 5])

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
-from edgereel import windows
-from edgereel.backends import Array, Backend, Buffer
+from edgereel.backends import Backend, Buffer
 from edgereel.call import Call
 from edgereel.plan import Stage, cut
 from edgereel.windows import Span
@@ -18,27 +15,27 @@ __all__ = ["joined", "part_of"]
 def part_of(backend: Backend, whole: Buffer, cuts: Sequence[tuple[int, Span]]) -> Buffer:
     """The part of a value within a span of each of some axes; led, if the span says so."""
     for axis, span in cuts:
-        if axis:
-            place = (*[slice(None)] * axis, slice(span.start, span.stop))
-            whole = backend.put(backend.get(whole)[place])
-            continue
-        body = whole[span.start : span.stop]
-        if span.lead:
-            both = (backend.get(piece) for piece in (whole[: span.lead], body))
-            body = backend.put(np.concatenate(list(both)))
+        body = backend.cut(whole, axis, span.start, span.stop)
+        if span.lead:  # of axis 0
+            both = backend.empty(whole.dtype.name, (span.size, *whole.shape[1:]))
+            backend.copy(whole[: span.lead], both[: span.lead])
+            backend.copy(body, both[span.lead :])
+            body = both
         whole = body
     return whole
 
 
 def joined(
+    backend: Backend,
     call: Call,
     stage: Stage,
-    run: Callable[[Sequence[Span]], dict[str, Array]],
+    run: Callable[[Sequence[Span]], dict[str, Buffer]],
     chosen: tuple[Span, ...] = (),
-) -> dict[str, Array]:
+) -> dict[str, Buffer]:
     """What a stage collects in all its chunks, joined, by the names inside.
 
     Args:
+        backend: owner of the values.
         call: the sizes.
         stage: with `each`.
         run: what one chunk makes, given its span of every window.
@@ -49,18 +46,18 @@ def joined(
         return run(chosen)
     spans = call.spans[stage.name][len(chosen)]
     if len(spans) == 1:
-        return joined(call, stage, run, (*chosen, spans[0]))
-    whole: dict[str, Array] = {}
+        return joined(backend, call, stage, run, (*chosen, spans[0]))
+    whole: dict[str, Buffer] = {}
     done = 0
     for span in spans:
-        for name, part in joined(call, stage, run, (*chosen, span)).items():
+        for name, part in joined(backend, call, stage, run, (*chosen, span)).items():
             found = cut(call.mode, name, stage.each.windows[len(chosen)].symbol)
             assert found is not None  # the plan was checked
             axis, times = found
             if name not in whole:
                 shape = list(part.shape)
                 shape[axis] = spans[-1].stop * times
-                whole[name] = np.empty(shape, part.dtype)
-            windows.join(whole[name], part, axis, span.start * times, done * times)
+                whole[name] = backend.empty(part.dtype.name, shape)
+            backend.join(whole[name], part, axis, span.start * times, done * times)
         done = span.stop
     return whole

@@ -236,13 +236,14 @@ class _Run:
         if stage.each is None:
             self.run_ops(stage, _Scope(values, self.call.sizes))
             return
-        joined = chunks.joined(self.call, stage, partial(self.run_chunk, stage, values))
-        for name, array in joined.items():
-            values[stage.collect[name]] = self.backend.put(array)
+        run = partial(self.run_chunk, stage, values)
+        joined = chunks.joined(self.backend, self.call, stage, run)
+        for name, buffer in joined.items():
+            values[stage.collect[name]] = buffer
 
     def run_chunk(
         self, stage: Stage, values: Mapping[str, Buffer], spans: Sequence[Span]
-    ) -> dict[str, Array]:
+    ) -> dict[str, Buffer]:
         """What is collected of one chunk, without what leads it."""
         assert stage.each is not None
         inside = dict(values)
@@ -253,7 +254,7 @@ class _Run:
         sizes, lead = self.call.chunk_sizes(stage, spans), sum(span.lead for span in spans)
         self.run_ops(stage, _Scope(inside, sizes, self.chunk, lead))
         self.chunk += 1
-        return {name: self.backend.get(inside[name])[lead:] for name in stage.collect}
+        return {name: inside[name][lead:] if lead else inside[name] for name in stage.collect}
 
     def run_ops(self, stage: Stage, scope: _Scope) -> None:
         for op in stage.ops:
@@ -275,10 +276,9 @@ class _Run:
                     self.denoise(op, scope)
                 case Renoise():
                     c_x, c_z = self.call.renoise[op.out]
-                    x = self.backend.get(self.read(op.x, scope))
+                    x = self.read(op.x, scope)
                     z = self.draw(op.noise, x.shape, scope, op.shared_noise)
-                    mixed = np.float32(c_x) * x + np.float32(c_z) * z
-                    scope.values[op.out] = self.backend.put(mixed)
+                    scope.values[op.out] = self.backend.mixed(x, c_x, z, c_z)
 
     def denoise(self, op: Denoise, scope: _Scope) -> None:
         """The sampling loop; what it makes must be finite numbers."""

@@ -74,6 +74,8 @@ class Chunks(Scope):
         part, joined = self.mode.values[chunk], self.declared(place, whole)
         sizes = list(part.shape)
         for window in each.windows:
+            if window.overlap != 0 and part.dtype not in ("float32", "uint8"):
+                raise PlanError.at(place, words(chunk, part), "float32 or uint8, as parts overlap")
             found = cut(self.mode, chunk, window.symbol)
             if found is None or (window.lead and found != (0, 1)):
                 raise PlanError.at(

@@ -64,7 +64,7 @@ class Loop:
 
     def is_finite(self, x: Buffer) -> bool:
         """Whether all values are numbers; waits for them."""
-        return bool(np.isfinite(self.backend.get(x)).all())
+        return self.backend.is_finite(x)
 
     def first_not_finite(self, before: Callable[[], None]) -> int | None:
         """The step, from 1, whose result is not finite; 0 for `x`; None if all are.

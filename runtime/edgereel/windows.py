@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Span", "join", "spans"]
+__all__ = ["Span", "fade", "join", "spans"]
 
 
 class Span(NamedTuple):
@@ -50,11 +50,10 @@ def spans(total: int, size: int, overlap: int = 0, lead: int = 0) -> list[Span]:
 def join(whole: NDArray[Any], part: NDArray[Any], axis: int, start: int, done: int) -> None:
     """Puts a part into its place in `whole`; entries that are there already fade into it.
 
-    Of n such entries, entry j is mixed with weight (j + 1/2) / n of the part, in float32; integers
-    are rounded, halves to even.
+    They are mixed in float32; integers are rounded, halves to even.
 
     Args:
-        whole: is written to.
+        whole: float32 or uint8, is written to.
         part: of the same sizes, but for `axis`.
         axis: that the parts lie along.
         start: where the part begins.
@@ -64,7 +63,12 @@ def join(whole: NDArray[Any], part: NDArray[Any], axis: int, start: int, done: i
     new, old = np.moveaxis(part, axis, 0), np.moveaxis(whole, axis, 0)
     old[done : start + len(new)] = new[count:]
     if count > 0:
-        weight = (np.arange(count, dtype=np.float32) + np.float32(0.5)) / np.float32(count)
-        weight = weight.reshape(-1, *[1] * (old.ndim - 1))
-        mixed = old[start:done] * (1 - weight) + new[:count] * weight
+        kept, fresh = (w.reshape(-1, *[1] * (old.ndim - 1)) for w in fade(count))
+        mixed = old[start:done] * kept + new[:count] * fresh
         old[start:done] = mixed if whole.dtype.kind == "f" else np.rint(mixed)
+
+
+def fade(count: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Weights f32 [count] of what is there already, and of the part: (j + 1/2) / count."""
+    fresh = (np.arange(count, dtype=np.float32) + np.float32(0.5)) / np.float32(count)
+    return 1 - fresh, fresh

@@ -80,6 +80,20 @@ class Backend {
   virtual void copy(const Buffer& source, const Buffer& target) = 0;
   virtual void copy(const Array& source, const Buffer& target) = 0;
 
+  // Whether all numbers of a float32 buffer are finite; waits for them.
+  virtual bool is_finite(const Buffer& buffer) = 0;
+
+  // `c_x * x + c_z * z` in float32, both of one shape.
+  virtual Buffer mixed(const Buffer& x, float c_x, const Array& z, float c_z) = 0;
+
+  // The entries start to stop of an axis, a view or a copy.
+  virtual Buffer cut(const Buffer& buffer, std::size_t axis, std::int64_t start,
+                     std::int64_t stop) = 0;
+
+  // Puts a part into its place in `whole`, as `join` of windows.hpp.
+  virtual void join(const Buffer& whole, const Buffer& part, std::size_t axis, std::int64_t start,
+                    std::int64_t done) = 0;
+
   // Bytes that can still be taken; none if unknown.
   virtual std::optional<std::int64_t> free_memory() = 0;
 
@@ -95,6 +109,14 @@ class HostMemory : public Backend {
   Buffer empty(DType dtype, const Dims& dims) override { return Buffer(Array(dtype, dims)); }
   void copy(const Buffer& source, const Buffer& target) override { copy(source.memory(), target); }
   void copy(const Array& source, const Buffer& target) override;
+  bool is_finite(const Buffer& buffer) override;
+  Buffer mixed(const Buffer& x, float c_x, const Array& z, float c_z) override;
+  Buffer cut(const Buffer& buffer, std::size_t axis, std::int64_t start,
+             std::int64_t stop) override {
+    return Buffer(buffer.memory().part(axis, start, stop));
+  }
+  void join(const Buffer& whole, const Buffer& part, std::size_t axis, std::int64_t start,
+            std::int64_t done) override;
 };
 
 }  // namespace edgereel_runtime

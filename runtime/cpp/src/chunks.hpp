@@ -15,7 +15,7 @@ Buffer part_of(Backend& backend, const Buffer& whole,
 
 // What a stage collects in all its chunks, joined, by the names inside. `run` makes one chunk,
 // given its span of every window.
-Arrays joined_chunks(const Call& call, std::size_t stage,
-                     const std::function<Arrays(const std::vector<Span>&)>& run);
+Buffers joined_chunks(Backend& backend, const Call& call, std::size_t stage,
+                      const std::function<Buffers(const std::vector<Span>&)>& run);
 
 }  // namespace edgereel_runtime

@@ -48,6 +48,14 @@ class CudaMemory {
   Array get(const Buffer& buffer);
   void copy(const Buffer& source, const Buffer& target);
   void copy(const Array& source, const Buffer& target);  // which may change when this returns
+
+  // What is computed between graphs, queued but for the answer of `is_finite`: see backend.hpp.
+  bool is_finite(const Buffer& buffer);
+  Buffer mixed(const Buffer& x, float c_x, const Array& z, float c_z);
+  Buffer cut(const Buffer& buffer, std::size_t axis, std::int64_t start, std::int64_t stop);
+  void join(const Buffer& whole, const Buffer& part, std::size_t axis, std::int64_t start,
+            std::int64_t done);
+
   std::int64_t free_bytes() const { return stream_->free_bytes(); }
 
   // Memory without a type; the stream gives it back with its last owner.
@@ -71,6 +79,9 @@ class CudaMemory {
     cudaEvent_t read = nullptr;
   };
 
+  Buffer put(const Array& array);
+  void copy_along(std::size_t axis, const std::pair<Buffer, std::int64_t>& source,
+                  const std::pair<Buffer, std::int64_t>& target, std::int64_t count);
   Staging& staging(std::size_t bytes);
   void drop_staging();
 

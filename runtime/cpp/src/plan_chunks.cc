@@ -1,6 +1,14 @@
 #include "plan_chunks.hpp"
 
 namespace edgereel_runtime {
+namespace {
+
+bool may_overlap(const Window& window) {
+  const Int* overlap = std::get_if<Int>(&window.overlap);
+  return overlap == nullptr || *overlap != 0;
+}
+
+}  // namespace
 
 void Chunks::enter_chunks(const std::string& place, const Each& each) {
   std::multiset<std::string> symbols;
@@ -29,8 +37,7 @@ void Chunks::check_window(const std::string& place, const Window& window) {
   const bool free = std::holds_alternative<Ref>(window.size) && window.lead == 0;
   number(place + ".size", window.size, {Scalar(free ? Int(0) : window.lead + 1), true});
   number(place + ".overlap", window.overlap, {Scalar(Int(0)), true});
-  const Int* overlap = std::get_if<Int>(&window.overlap);
-  if (window.lead != 0 && !(overlap != nullptr && *overlap == 0)) {
+  if (window.lead != 0 && may_overlap(window)) {
     wrong(place + ".overlap", "together with lead", "only one of them");
   }
 }
@@ -83,6 +90,9 @@ void Chunks::check_collect(const std::string& place, const Each& each, const std
   const TensorSpec& joined = declared(place, whole);
   TensorSpec wanted = part;
   for (const Window& window : each.windows) {
+    if (may_overlap(window) && part.dtype != "float32" && part.dtype != "uint8") {
+      wrong(place, described(chunk, part), "float32 or uint8, as parts overlap");
+    }
     const auto found = cut(mode, chunk, window.symbol);
     if (!found || (window.lead != 0 && *found != std::pair<std::size_t, Int>(0, 1))) {
       wrong(place, described(chunk, part), "an axis of the window " + shown(window.symbol));

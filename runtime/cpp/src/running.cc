@@ -64,13 +64,13 @@ class Running {
     const auto run = [&](const std::vector<Span>& spans) {
       return run_chunk(stage, values, spans);
     };
-    for (const auto& [name, array] : joined_chunks(call_, stage_, run)) {
-      values[stage.collect.at(name)] = backend_.put(array);
+    for (const auto& [name, buffer] : joined_chunks(backend_, call_, stage_, run)) {
+      values[stage.collect.at(name)] = buffer;
     }
   }
 
   // What is collected of one chunk, without what leads it.
-  Arrays run_chunk(const Stage& stage, const Made& values, const std::vector<Span>& spans) {
+  Buffers run_chunk(const Stage& stage, const Made& values, const std::vector<Span>& spans) {
     Made inside = values;
     for (const auto& [part, whole] : stage.each->slices) {
       const Buffer given = read(whole, {inside, call_.sizes, std::nullopt, 0});
@@ -81,11 +81,11 @@ class Running {
     for (const Span& span : spans) lead += span.lead;
     run_ops(stage, {inside, sizes, chunk_, lead});
     ++chunk_;
-    Arrays collected;
+    Buffers collected;
     for (const auto& entry : stage.collect) {
-      const Array array = backend_.get(inside.at(entry.first));
+      const Buffer& buffer = inside.at(entry.first);
       collected.entries.emplace_back(entry.first,
-                                     lead > 0 ? array.part(lead, array.dims()[0]) : array);
+                                     lead > 0 ? buffer.part(lead, buffer.dims()[0]) : buffer);
     }
     return collected;
   }
@@ -124,14 +124,9 @@ class Running {
 
   void run_op(const Renoise& op, View& view) {
     const auto [c_x, c_z] = call_.renoise.at(op.out);
-    const Array x = backend_.get(read(op.x, view));
+    const Buffer x = read(op.x, view);
     const Array z = draw({op.noise, x.dims(), std::nullopt, std::nullopt}, view, op.shared_noise);
-    Array mixed(DType::kFloat32, x.dims());
-    for (std::size_t i = 0; i < mixed.count(); ++i) {
-      mixed.as<float>()[i] =
-          static_cast<float>(c_x) * x.as<float>()[i] + static_cast<float>(c_z) * z.as<float>()[i];
-    }
-    view.values[op.out] = backend_.put(mixed);
+    view.values[op.out] = backend_.mixed(x, static_cast<float>(c_x), z, static_cast<float>(c_z));
   }
 
   // The sampling loop; what it makes must be finite numbers.

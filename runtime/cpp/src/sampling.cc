@@ -1,7 +1,5 @@
 #include "sampling.hpp"
 
-#include <algorithm>
-#include <cmath>
 #include <cstring>
 
 namespace edgereel_runtime {
@@ -63,11 +61,7 @@ Buffer Loop::run(const Before& before, const After& after,
   return now;
 }
 
-bool Loop::is_finite(const Buffer& buffer) const {
-  const Array array = backend.get(buffer);
-  const float* numbers = array.as<float>();
-  return std::all_of(numbers, numbers + array.count(), [](float x) { return std::isfinite(x); });
-}
+bool Loop::is_finite(const Buffer& buffer) const { return backend.is_finite(buffer); }
 
 std::optional<std::int64_t> Loop::first_not_finite(const Before& before) const {
   if (!is_finite(x)) return 0;

@@ -119,6 +119,19 @@ class TrtBackend : public Backend {
 
   bool loads_ahead() const override { return true; }
 
+  bool is_finite(const Buffer& buffer) override { return shared_->memory.is_finite(buffer); }
+  Buffer mixed(const Buffer& x, float c_x, const Array& z, float c_z) override {
+    return shared_->memory.mixed(x, c_x, z, c_z);
+  }
+  Buffer cut(const Buffer& buffer, std::size_t axis, std::int64_t start,
+             std::int64_t stop) override {
+    return shared_->memory.cut(buffer, axis, start, stop);
+  }
+  void join(const Buffer& whole, const Buffer& part, std::size_t axis, std::int64_t start,
+            std::int64_t done) override {
+    shared_->memory.join(whole, part, axis, start, done);
+  }
+
   Buffer put(const Array& array) override {
     const Buffer buffer = empty(array.dtype(), array.dims());
     copy(array, buffer);

@@ -19,8 +19,23 @@ struct Span {
 std::vector<Span> spans(std::int64_t total, std::int64_t size, std::int64_t overlap,
                         std::int64_t lead);
 
-// Puts a part into `whole` at `start` of an axis; entries up to `done` are there already and fade
-// into it: of n of them, entry j is mixed with weight (j + 1/2) / n of the part.
+// An axis of an array: what is around it, how long it is, and what is inside an entry.
+struct Along {
+  std::size_t outer, length, inner;
+};
+
+Along along(const Dims& dims, std::size_t axis);
+
+// How much of two entries that are mixed stays.
+struct Weights {
+  float kept, fresh;
+};
+
+// Of `count` entries, entry j fades with weight (j + 1/2) / count.
+std::vector<Weights> fade(std::size_t count);
+
+// Puts a part, float32 or uint8, into `whole` at `start` of an axis; entries up to `done` are there
+// already and fade into it.
 void join(const Array& whole, const Array& part, std::size_t axis, std::int64_t start,
           std::int64_t done);
 

@@ -148,7 +148,23 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
   const bool fits = fake::is_device(to) == (kind != cudaMemcpyDeviceToHost) &&
                     fake::is_device(from) == (kind != cudaMemcpyHostToDevice);
   if (!fits) return cudaErrorInvalidValue;
+  if (kind == cudaMemcpyDeviceToHost) machine().fetched += bytes;
   fake::queue([=] { std::memcpy(fake::behind(to), fake::behind(from), bytes); });
+  return cudaSuccess;
+}
+cudaError_t cudaMemcpy2DAsync(void* to, std::size_t to_pitch, const void* from, std::size_t pitch,
+                              std::size_t width, std::size_t rows, cudaMemcpyKind kind,
+                              cudaStream_t) {
+  if (kind != cudaMemcpyDeviceToDevice || width > pitch || width > to_pitch) {
+    return cudaErrorInvalidValue;
+  }
+  char* const target = fake::host(to);
+  char* const source = fake::host(const_cast<void*>(from));
+  fake::queue([=] {
+    for (std::size_t row = 0; row < rows; ++row) {
+      std::memcpy(target + row * to_pitch, source + row * pitch, width);
+    }
+  });
   return cudaSuccess;
 }
 

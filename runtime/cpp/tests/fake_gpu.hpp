@@ -30,6 +30,8 @@ struct Machine {
   std::size_t graphs = 0;        // that are there
   std::vector<std::string> log;  // what contexts were told
 
+  std::size_t kernels = 0;           // launched
+  std::size_t fetched = 0;           // bytes copied to the host
   std::size_t queued = 0, done = 0;  // pieces of work
 };
 

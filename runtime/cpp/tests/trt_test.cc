@@ -318,6 +318,61 @@ class HostBackend : public HostMemory {
   std::optional<std::int64_t> free_memory() override { return std::nullopt; }
 };
 
+Array mixture(DType dtype, const Dims& dims, int seed) {
+  Array array(dtype, dims);
+  for (std::size_t i = 0; i < array.count(); ++i) {
+    const auto number = static_cast<int>((i * 37 + static_cast<std::size_t>(seed) * 11) % 251);
+    if (dtype == DType::kUint8) array.as<std::uint8_t>()[i] = static_cast<std::uint8_t>(number);
+    if (dtype == DType::kFloat32) array.as<float>()[i] = static_cast<float>(number) / 7 - 15;
+  }
+  return array;
+}
+
+void values_are_cut_and_joined_on_the_device() {
+  CudaMemory memory;
+  HostBackend host;
+  for (DType dtype : {DType::kFloat32, DType::kUint8}) {
+    for (std::size_t axis : {0, 1, 2}) {
+      for (const auto& [start, done] : {std::pair(0, 0), std::pair(3, 3), std::pair(1, 5)}) {
+        Dims dims = {6, 3, 4};
+        dims[axis] = start + 5;
+        const Array whole = mixture(dtype, dims, 1);
+        dims[axis] = 5;
+        const Array part = mixture(dtype, dims, 2);
+        const Buffer there = put(memory, whole), half = put(memory, part);
+        const std::size_t waits = machine().waits;
+        memory.join(there, half, axis, start, done);
+        const Buffer piece = memory.cut(there, axis, 1, 4);
+        EXPECT(machine().waits == waits);
+        host.join(Buffer(whole), Buffer(part), axis, start, done);
+        EXPECT(equal(memory.get(there), whole));
+        EXPECT(equal(memory.get(piece), host.cut(Buffer(whole), axis, 1, 4).memory()));
+      }
+    }
+  }
+}
+
+void numbers_are_mixed_and_checked_on_the_device() {
+  CudaMemory memory;
+  const Array x = mixture(DType::kFloat32, {5, 7}, 1), z = mixture(DType::kFloat32, {5, 7}, 2);
+  const std::size_t waits = machine().waits;
+  const Buffer mixed = memory.mixed(put(memory, x), 0.3f, z, 0.7f);
+  EXPECT(machine().waits == waits);
+  const Array wanted = HostBackend().mixed(Buffer(x), 0.3f, z, 0.7f).memory();
+  EXPECT(equal(memory.get(mixed), wanted));
+  const std::size_t fetched = machine().fetched;
+  EXPECT(memory.is_finite(mixed) && machine().fetched == fetched + 4);
+  for (float wrong : {std::nanf(""), HUGE_VALF, -HUGE_VALF}) {
+    for (std::size_t place : {0, 17, 34}) {
+      const Array copy = mixture(DType::kFloat32, {5, 7}, 1);
+      copy.as<float>()[place] = wrong;
+      EXPECT(!memory.is_finite(put(memory, copy)));
+    }
+  }
+  const std::size_t kernels = machine().kernels;
+  EXPECT(memory.is_finite(memory.empty(DType::kFloat32, {0, 3})) && machine().kernels == kernels);
+}
+
 Values given(const std::vector<std::string>& words) {
   Values values;
   for (const std::string& word : words) {
@@ -333,6 +388,7 @@ Values given(const std::vector<std::string>& words) {
 struct Called {
   Array frames;
   std::size_t waits, steps, played;
+  std::size_t fetched;  // bytes copied to the host, beside the frames
 };
 
 Called called(Plan& plan, std::unique_ptr<Backend> backend, const std::string& mode,
@@ -343,13 +399,15 @@ Called called(Plan& plan, std::unique_ptr<Backend> backend, const std::string& m
   std::size_t steps = 0;
   options.report = [&](const Progress& progress) { steps += progress.step > 0 ? 1 : 0; };
   Array frames;
-  std::size_t waits = 0, played = 0;
+  std::size_t waits = 0, played = 0, fetched = 0;
   for (int k = 0; k < 2; ++k) {  // the second time, recordings of the first may be there
     waits = machine().waits, played = machine().played, steps = 0;
+    fetched = machine().fetched;
     frames = interpreter.run(chosen, fill_params(chosen, settings), options).frames;
     waits = machine().waits - waits, played = machine().played - played;
+    fetched = machine().fetched - fetched;
   }
-  return {frames, waits, steps, played};
+  return {frames, waits, steps, played, fetched - frames.bytes()};
 }
 
 int cascade(const std::string& folder, const std::string& mode,
@@ -362,7 +420,8 @@ int cascade(const std::string& folder, const std::string& mode,
       const Called device = called(plan, make_trt(plan), mode, settings, low_vram);
       const bool same = equal(host.frames, device.frames) && host.steps == device.steps;
       std::cout << (same ? "equal" : "different") << " steps " << device.steps << " waits "
-                << device.waits << " played " << device.played << "\n";
+                << device.waits << " played " << device.played << " fetched " << device.fetched
+                << "\n";
     }
     std::cout << "blocks " << machine().blocks << " graphs " << machine().graphs << " pinned "
               << machine().pinned << "\n";
@@ -388,6 +447,8 @@ int main(int count, char** words) {
       {"memory", memory_goes_with_its_last_view},
       {"staging", pinned_memory_is_used_again},
       {"no pools", older_devices_have_no_pools},
+      {"between graphs", values_are_cut_and_joined_on_the_device},
+      {"numbers", numbers_are_mixed_and_checked_on_the_device},
       {"refusals", what_does_not_fit_is_refused},
   };
   for (const auto& [name, test] : all) {

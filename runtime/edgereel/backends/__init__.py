@@ -98,6 +98,18 @@ class Backend(Protocol):
     def copy(self, source: Buffer | Array, target: Buffer) -> None:
         """The contents of `source` into `target`, a buffer of the same shape and type."""
 
+    def is_finite(self, buffer: Buffer) -> bool:
+        """Whether all numbers of a float32 buffer are finite; waits for them."""
+
+    def mixed(self, x: Buffer, c_x: float, z: Array, c_z: float) -> Buffer:
+        """`c_x * x + c_z * z`, f32, both of one shape."""
+
+    def cut(self, buffer: Buffer, axis: int, start: int, stop: int) -> Buffer:
+        """The entries start to stop of an axis, a view or a copy."""
+
+    def join(self, whole: Buffer, part: Buffer, axis: int, start: int, done: int) -> None:
+        """Puts a part into its place in `whole`, as `windows.join` says, of float32 and uint8."""
+
     def mark(self) -> Any:
         """The moment when all work asked for so far is done."""
 

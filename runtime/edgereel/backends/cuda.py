@@ -19,10 +19,10 @@ from typing import Any, cast
 
 import numpy as np
 
-from edgereel.backends import Array, Buffer
+from edgereel.backends import Array
 from edgereel.errors import BackendUnavailable, EngineError
 
-__all__ = ["INSTALL", "DeviceBuffer", "Memory", "OnDevice", "runtime_api"]
+__all__ = ["INSTALL", "DeviceBuffer", "Memory", "runtime_api"]
 
 INSTALL = "pip install cuda-python"
 _ALIGNMENT = 256  # of what TensorRT reads and writes, and of every allocation
@@ -106,6 +106,11 @@ class DeviceBuffer:
         """Size in bytes."""
         return prod(self.shape) * self.dtype.itemsize
 
+    def at(self, element: int) -> DeviceBuffer:
+        """The rest of it, from an element on, in one axis."""
+        start = self.address + element * self.dtype.itemsize
+        return DeviceBuffer(self.block, start, (prod(self.shape) - element,), self.dtype)
+
     def __getitem__(self, index: int | slice) -> DeviceBuffer:
         """The view `buffer[i]` (axis 0 gone) or `buffer[a:b]`."""
         row = prod(self.shape[1:]) * self.dtype.itemsize
@@ -155,6 +160,21 @@ class Memory:
                 target.address, address, target.nbytes, "HostToDevice"
             ),
         )
+
+    def copy_along(
+        self, axis: int, source: tuple[DeviceBuffer, int], target: tuple[DeviceBuffer, int], n: int
+    ) -> None:
+        """Queues a copy of n entries of an axis, each side from its index on; others are equal."""
+        (one, start), (two, place) = source, target
+        inner = prod(one.shape[axis + 1 :]) * one.dtype.itemsize  # bytes of an entry
+        rows, width = prod(one.shape[:axis]), n * inner
+        if rows * width == 0:
+            return
+        self.cuda(
+            "cudaMemcpy2DAsync", two.address + place * inner, two.shape[axis] * inner,
+            one.address + start * inner, one.shape[axis] * inner, width, rows,
+            self.cuda.api.cudaMemcpyKind.cudaMemcpyDeviceToDevice, self.queue.handle, to="copy",
+        )  # fmt: skip
 
     def aligned(self, buffer: DeviceBuffer) -> DeviceBuffer:
         """The buffer, or a copy of a view that begins where an engine may not read."""
@@ -250,40 +270,3 @@ class _HostBlock:
         self.size, self.copied = size, cast("_Event | None", None)
         self.address = int(cuda("cudaMallocHost", size, to=f"allocate {size} bytes of host memory"))
         weakref.finalize(self, cuda.api.cudaFreeHost, self.address)
-
-
-class OnDevice:
-    """The part of a backend that owns buffers, where they are in device memory."""
-
-    loads_ahead = True  # the host is idle while the device works
-    _memory: Memory
-
-    def put(self, array: Array) -> Buffer:
-        """A device buffer that will hold the array."""
-        buffer = self._memory.empty(array.dtype.name, array.shape)
-        self._memory.copy(array, buffer)
-        return buffer
-
-    def get(self, buffer: Buffer) -> Array:
-        """The contents of a device buffer, once all queued work is done."""
-        return self._memory.get(cast(DeviceBuffer, buffer))
-
-    def empty(self, dtype: str, shape: Sequence[int]) -> Buffer:
-        """A device buffer with undefined contents."""
-        return self._memory.empty(dtype, shape)
-
-    def copy(self, source: Buffer | Array, target: Buffer) -> None:
-        """Queues a copy."""
-        self._memory.copy(cast("DeviceBuffer | Array", source), cast(DeviceBuffer, target))
-
-    def mark(self) -> Any:
-        """An event of the device."""
-        return self._memory.moment(timed=True)
-
-    def seconds(self, start: Any, stop: Any) -> float:
-        """By the device's clock."""
-        return self._memory.seconds(start, stop)
-
-    def free_memory(self) -> int | None:
-        """What the GPU can still give."""
-        return self._memory.free()

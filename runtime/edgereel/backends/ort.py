@@ -9,15 +9,13 @@ import contextlib
 import ctypes
 import functools
 import importlib.util
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-
-from edgereel import host_memory, kernel_library
+from edgereel import kernel_library
 from edgereel.backends import Array, Buffer, Footprint
+from edgereel.backends.on_host import OnHost
 from edgereel.errors import EngineError
 from edgereel.plan import GraphSpec, Plan
 
@@ -34,11 +32,10 @@ _TYPES = {
 }
 
 
-class Ort:
+class Ort(OnHost):
     """The `ort` backend."""
 
     name = "ort"
-    loads_ahead = False  # it would take cores from the stage that runs
 
     def __init__(self, plan: Plan, threads: int | None = None, kernels: bool = True) -> None:
         import onnxruntime
@@ -79,34 +76,6 @@ class Ort:
 
     def _engine(self, session: Any, file: str, sha256: str) -> Engine:
         return Engine(session, file, sha256)
-
-    def put(self, array: Array) -> Buffer:
-        """The array itself, made contiguous."""
-        return np.ascontiguousarray(array)
-
-    def get(self, buffer: Buffer) -> Array:
-        """The buffer itself: it is an array."""
-        return cast(Array, buffer)
-
-    def empty(self, dtype: str, shape: Sequence[int]) -> Buffer:
-        """An array with undefined contents."""
-        return np.empty(tuple(shape), dtype)
-
-    def copy(self, source: Buffer | Array, target: Buffer) -> None:
-        """Copies at once."""
-        np.copyto(cast(Array, target), cast(Array, source))
-
-    def mark(self) -> Any:
-        """Now, as no work is left over."""
-        return time.perf_counter()
-
-    def seconds(self, start: Any, stop: Any) -> float:
-        """By the clock of the host."""
-        return float(stop - start)
-
-    def free_memory(self) -> int | None:
-        """What the machine can still give."""
-        return host_memory.free_memory()
 
     def footprint(self, graph: str) -> Footprint | None:
         """What the exporter worked out is right for ONNX Runtime."""

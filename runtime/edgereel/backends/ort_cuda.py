@@ -13,7 +13,8 @@ from typing import Any, cast
 
 from edgereel import kernel_library
 from edgereel.backends import Buffer, ort
-from edgereel.backends.cuda import DeviceBuffer, Memory, OnDevice, runtime_api
+from edgereel.backends.cuda import DeviceBuffer, Memory, runtime_api
+from edgereel.backends.on_device import OnDevice
 from edgereel.backends.trt_library import device
 from edgereel.errors import BackendUnavailable, EngineError
 from edgereel.plan import Plan
@@ -35,7 +36,7 @@ class OrtCuda(OnDevice, ort.Ort):
     def __init__(self, plan: Plan, threads: int | None = None, kernels: bool = True) -> None:
         super().__init__(plan, threads, kernels)
         self._kernels = kernel_library.path(cuda=True) if kernels else None
-        self._memory = Memory()
+        self._take_memory()
 
     @classmethod
     def unusable(cls, plan: Plan) -> str | None:

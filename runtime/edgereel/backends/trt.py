@@ -14,7 +14,8 @@ from typing import Any
 
 from edgereel import builds, kernel_library
 from edgereel.backends import Footprint
-from edgereel.backends.cuda import Memory, OnDevice, runtime_api
+from edgereel.backends.cuda import runtime_api
+from edgereel.backends.on_device import OnDevice
 from edgereel.backends.trt_engine import Arena, Engine, Opened
 from edgereel.backends.trt_library import LIBRARIES, Library, device, library
 from edgereel.backends.trt_refit import Refitting
@@ -44,7 +45,7 @@ class Trt(OnDevice):
 
     def __init__(self, plan: Plan, threads: int | None = None, kernels: bool = True) -> None:
         self._plan = plan
-        self._memory = Memory()
+        self._take_memory()
         self._builds: dict[str, builds.Build] = {}  # by graph
         self._runtimes: dict[str, _Runtime] = {}  # by library
         self._arena = Arena(self._memory)
