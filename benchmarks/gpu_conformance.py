@@ -4,7 +4,7 @@ For each cascade: every mode on both backends with the same noise, whose videos 
 (PSNR of 35 dB or more, which half precision reaches; the median over modes is told too); then of
 its first mode many runs, after which no more memory may be taken than after the fifth; a call that
 is cancelled at a step, which must end before two more are done; and two cascades in two threads,
-whose videos must be those of one alone.
+whose videos must be those of one alone; what is computed between graphs must be numpy's.
 
     python benchmarks/gpu_conformance.py engines/shapes --backend trt
     python benchmarks/gpu_conformance.py tests/data/toy --backend ort --runs 8
@@ -34,6 +34,8 @@ from tqdm import tqdm
 
 import edgereel
 from edgereel import plan
+from edgereel.backends import Backend
+from edgereel.backends.on_host import OnHost
 
 __all__ = ["main"]
 
@@ -84,7 +86,29 @@ def _checks(folder: Path, options: argparse.Namespace) -> dict[str, tuple[bool, 
     checks["memory over many runs"] = _growth(cascade, mode, options.runs)
     checks["cancel"] = _cancel(cascade, mode)
     checks["two threads"] = _threads(folder, options.backend, mode)
+    checks["between graphs"] = _between(cascade.backend)
     return checks
+
+
+def _between(backend: Backend) -> tuple[bool, str]:
+    """Whether parts and added noise are numpy's to the last bit, and NaN is found."""
+    host, rng, equal = OnHost(), np.random.default_rng(0), {}
+    x, z = rng.standard_normal((2, 5, 70, 300)).astype(np.float32)
+    mixed = backend.get(backend.mixed(backend.put(x), 0.3, z, 0.7))
+    equal["noise"] = np.array_equal(mixed, host.get(host.mixed(x, 0.3, z, 0.7)))
+    for whole in (x, (x * 40).astype(np.uint8)):
+        part = whole[:, ::-1][:, :60].copy()
+        joined, cut = backend.put(whole.copy()), backend.cut(backend.put(whole), 1, 3, 9)
+        backend.join(joined, backend.put(part), 1, 10, 40)
+        expected = whole.copy()
+        host.join(expected, part, 1, 10, 40)
+        equal[f"parts, {whole.dtype}"] = np.array_equal(backend.get(joined), expected)
+        equal[f"cut, {whole.dtype}"] = np.array_equal(backend.get(cut), whole[:, 3:9])
+    wrong = z.copy()
+    wrong[-1, -1, -1] = np.nan
+    finite = [backend.is_finite(backend.put(array)) for array in (z, wrong)]
+    equal["not finite"] = finite == [True, False]
+    return all(equal.values()), f"equal: {equal}"
 
 
 def _given(cascade: edgereel.Cascade, mode: str) -> dict[str, NDArray[np.uint8]]:
