@@ -18,13 +18,14 @@ _CUDA_MAJOR, _CUDA_MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJO
 
 def doctor() -> list[tuple[str, str, str]]:
     """Rows (subject, what was found, what to do): the libraries first, then each backend."""
-    providers, ort = _onnxruntime()
+    (providers, ort), openvino = _onnxruntime(), _imported("openvino")
     gpus, driver = _gpus()
     builders = {name: _imported(name) for name in ("tensorrt", "tensorrt_rtx")}
     rows = [
         ("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}", ""),
         *((name, _version(name), "") for name in ("edgereel", "numpy", "tokenizers", "msgspec")),
         ("onnxruntime", ort, ""),
+        ("openvino", openvino or "not installed", ""),
         *((name, found or "not installed", "") for name, found in builders.items()),
         ("CUDA driver", driver, ""),
         *((f"GPU {index}", text, "") for index, text in enumerate(gpus)),
@@ -44,8 +45,11 @@ def _backends(providers: list[str], *, gpus: bool, trt: bool) -> list[tuple[str,
     rtx = "onnxruntime-ep-nv-tensorrt-rtx"
     plugin = _imported(rtx.replace("-", "_")) is not None
     swap = "pip uninstall onnxruntime, then " + install.format("ort-gpu")
+    openvino = [(_imported("openvino") is not None, "openvino", install.format("openvino"))]
     needs: list[tuple[str, list[tuple[bool, str, str]]]] = [
         ("ort", [(bool(providers), "onnxruntime", install.format("ort"))]),
+        ("openvino", openvino),
+        ("openvino-bf16", [*openvino, (_bfloat16(), "a CPU with bfloat16", "--backend openvino")]),
         ("ort-cuda", [(gpus, "a CUDA GPU", driver), (cuda, "onnxruntime-gpu", swap)]),
         ("trt", [(gpus, "a CUDA GPU", driver), (trt, "TensorRT", install.format("trt"))]),
         (
@@ -66,6 +70,15 @@ def _backends(providers: list[str], *, gpus: bool, trt: bool) -> list[tuple[str,
         found = f"needs {' and '.join(what for what, _ in missing)}" if missing else "will work"
         rows.append((f"backend {name}", found, missing[0][1] if missing else ""))
     return rows
+
+
+def _bfloat16() -> bool:
+    """Whether OpenVINO finds instructions for it in this CPU."""
+    try:
+        core = importlib.import_module("openvino").Core()
+        return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    except Exception:  # not installed, or broken in any way
+        return False
 
 
 def _opencv() -> tuple[str, str]:

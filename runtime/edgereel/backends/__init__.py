@@ -28,6 +28,8 @@ BACKENDS = {
     "trt": "edgereel.backends.trt:Trt",
     "ort-cuda": "edgereel.backends.ort_cuda:OrtCuda",
     "ort": "edgereel.backends.ort:Ort",
+    "openvino": "edgereel.backends.openvino:OpenVino",
+    "openvino-bf16": "edgereel.backends.openvino:OpenVinoBf16",
     "ort-tensorrt": "edgereel.backends.ort_cuda:OrtTensorrt",
     "ort-tensorrt-rtx": "edgereel.backends.ort_cuda:OrtTensorrtRtx",
 }
@@ -54,7 +56,7 @@ class Engine(Protocol):
     """One loaded graph."""
 
     sha256: str  # of the file it was loaded from
-    precision: str  # of its arithmetic: fp16, fp32 or "as exported"
+    precision: str  # of its arithmetic: fp16, bf16, fp32 or "as exported"
 
     def run(self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> None:
         """Fills all `outputs`, allocated by the caller, from all `inputs` of the graph.

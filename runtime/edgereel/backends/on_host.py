@@ -1,21 +1,25 @@
-"""The part of a backend that owns buffers, where they are numpy arrays."""
+"""Values in the host's memory: numpy arrays as buffers, for backends that run on the CPU."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
 
 from edgereel import host_memory, windows
-from edgereel.backends import Array, Buffer
+from edgereel.backends import Array, Buffer, Footprint
+from edgereel.errors import EngineError
+from edgereel.plan import GraphSpec
 
-__all__ = ["OnHost"]
+__all__ = ["OnHost", "check_declaration", "give_back"]
 
 
 class OnHost:
-    """Buffers that are arrays; what is asked of them is done at once."""
+    """What backends on the CPU have in common; what is asked of buffers is done at once."""
 
     loads_ahead = False  # it would take cores from the stage that runs
 
@@ -63,3 +67,40 @@ class OnHost:
     def free_memory(self) -> int | None:
         """What the machine can still give."""
         return host_memory.free_memory()
+
+    def footprint(self, graph: str) -> Footprint | None:
+        """What the exporter worked out is right."""
+        return None
+
+    def done(self) -> None:
+        """Nothing to do."""
+
+
+def give_back() -> None:
+    """Returns memory that was freed to the system, which glibc keeps otherwise.
+
+    Loading brings weights of convolutions into another order: 193 MB of them left 371 MB in use,
+    199 MB after this.
+    """
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def check_declaration(spec: GraphSpec, side: str, found: Mapping[str, tuple[str, int]]) -> None:
+    """Raises EngineError unless a file's inputs or outputs are those of its spec.
+
+    Args:
+        spec: of the graph.
+        side: "inputs" or "outputs".
+        found: dtype and rank of the file's, by name.
+    """
+    declared = {name: (t.dtype, len(t.shape)) for name, t in getattr(spec, side).items()}
+    if found != declared:
+        raise EngineError(
+            f"{spec.file}: its {side} are {_words(found)}; expected {_words(declared)} as "
+            f"plan.json says. Export the cascade again."
+        )
+
+
+def _words(tensors: Mapping[str, tuple[str, int]]) -> str:
+    return ", ".join(f"{name} {dtype} rank {rank}" for name, (dtype, rank) in tensors.items())

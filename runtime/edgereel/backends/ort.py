@@ -6,7 +6,6 @@ Buffers are numpy arrays, bound by address, so an engine reads and writes them w
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
 import importlib.util
 from collections.abc import Mapping, Sequence
@@ -14,21 +13,21 @@ from pathlib import Path
 from typing import Any, cast
 
 from edgereel import kernel_library
-from edgereel.backends import Array, Buffer, Footprint
-from edgereel.backends.on_host import OnHost
+from edgereel.backends import Array, Buffer
+from edgereel.backends.on_host import OnHost, check_declaration, give_back
 from edgereel.errors import EngineError
 from edgereel.plan import GraphSpec, Plan
 
 __all__ = ["Engine", "Ort", "session_options"]
 
-# ONNX Runtime's name of a tensor type, from ours.
+# Our name of a tensor type, from ONNX Runtime's.
 _TYPES = {
-    "float32": "tensor(float)",
-    "float16": "tensor(float16)",
-    "int64": "tensor(int64)",
-    "int32": "tensor(int32)",
-    "uint8": "tensor(uint8)",
-    "bool": "tensor(bool)",
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(int64)": "int64",
+    "tensor(int32)": "int32",
+    "tensor(uint8)": "uint8",
+    "tensor(bool)": "bool",
 }
 
 
@@ -57,7 +56,7 @@ class Ort(OnHost):
     def load(self, path: Path, spec: GraphSpec) -> Engine:
         """The .onnx file as a session with all graph optimisations."""
         options = session_options(self._threads, self._kernels)
-        _give_back()  # what dropped engines had
+        give_back()  # what dropped engines had
         try:
             session = self._session(str(path), options)
         except Exception as error:  # onnxruntime raises its own types, all plain Exceptions
@@ -66,9 +65,9 @@ class Ort(OnHost):
                 f"graph for onnxruntime {self._ort.__version__}. Export the cascade again, or "
                 f"upgrade onnxruntime."
             ) from error
-        _give_back()
-        _check_declaration(spec, "inputs", session.get_inputs())
-        _check_declaration(spec, "outputs", session.get_outputs())
+        give_back()
+        check_declaration(spec, "inputs", _declared(session.get_inputs()))
+        check_declaration(spec, "outputs", _declared(session.get_outputs()))
         return self._engine(session, spec.file, self._plan.files[spec.file])
 
     def _session(self, path: str, options: Any) -> Any:
@@ -76,13 +75,6 @@ class Ort(OnHost):
 
     def _engine(self, session: Any, file: str, sha256: str) -> Engine:
         return Engine(session, file, sha256)
-
-    def footprint(self, graph: str) -> Footprint | None:
-        """What the exporter worked out is right for ONNX Runtime."""
-        return None
-
-    def done(self) -> None:
-        """Nothing to do."""
 
     def describe(self) -> dict[str, str]:
         """Library, device and precision."""
@@ -167,16 +159,6 @@ def session_options(threads: int | None = None, kernels: Path | None = None) -> 
     return options
 
 
-def _give_back() -> None:
-    """Returns memory that was freed to the system, which glibc keeps otherwise.
-
-    Loading brings weights of convolutions into another order: 193 MB of them left 371 MB in use,
-    199 MB after this.
-    """
-    with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)
-
-
 @functools.cache
 def _make_shared_arena() -> None:
     """Gives the process the arena that sessions with `use_env_allocators` share."""
@@ -194,21 +176,9 @@ def _make_shared_arena() -> None:
         onnxruntime.create_and_register_allocator(memory, grow_as_asked)
 
 
-def _check_declaration(spec: GraphSpec, side: str, found: Sequence[Any]) -> None:
-    declared = {
-        name: (_TYPES[tensor.dtype], len(tensor.shape))
-        for name, tensor in getattr(spec, side).items()
-    }
-    actual = {tensor.name: (tensor.type, len(tensor.shape)) for tensor in found}
-    if actual != declared:
-        raise EngineError(
-            f"{spec.file}: its {side} are {_words(actual)}; expected {_words(declared)} as "
-            f"plan.json says. Export the cascade again."
-        )
-
-
-def _words(tensors: Mapping[str, tuple[str, int]]) -> str:
-    return ", ".join(f"{name} {kind} rank {rank}" for name, (kind, rank) in tensors.items())
+def _declared(tensors: Sequence[Any]) -> dict[str, tuple[str, int]]:
+    """Our word for the type, and the rank, of a session's inputs or outputs by name."""
+    return {t.name: (_TYPES.get(t.type, t.type), len(t.shape)) for t in tensors}
 
 
 def _first_line(error: Exception) -> str:

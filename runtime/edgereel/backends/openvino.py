@@ -1,0 +1,240 @@
+"""OpenVINO on the CPU: runs the .onnx files themselves, in float32 or, checked, in bfloat16.
+
+Buffers are numpy arrays, lent to OpenVINO, so an engine reads and writes them without a copy.
+`openvino` computes in float32. `openvino-bf16` computes a graph in bfloat16 if its outputs for its
+reference inputs are near enough to PyTorch's in float32, and in float32 otherwise.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import io
+import json
+import logging
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from edgereel import files
+from edgereel.backends import Array, Buffer
+from edgereel.backends.on_host import OnHost, check_declaration, give_back
+from edgereel.errors import EngineError, OutputError
+from edgereel.plan import GraphSpec, Plan
+
+__all__ = ["NEAR_DB", "Engine", "OpenVino", "OpenVinoBf16"]
+
+NEAR_DB = 40.0
+"""PSNR that every output of a graph needs in bfloat16: a mean error of 1 % of the largest value.
+
+bfloat16 has 8 bits, an error of 0.2 % for each result, and errors add up: of the 36 graphs of the
+four trained cascades the worst has 43.6 dB. A graph that loses small differences of large numbers
+comes out far below.
+"""
+
+
+class OpenVino(OnHost):
+    """The `openvino` backend."""
+
+    name = "openvino"
+
+    def __init__(self, plan: Plan, threads: int | None = None, kernels: bool = True) -> None:
+        import openvino
+
+        from edgereel.backends.openvino_operators import reader
+
+        self._plan, self._threads = plan, threads
+        self._version = openvino.__version__
+        self._core = reader()
+
+    @classmethod
+    def unusable(cls, plan: Plan) -> str | None:
+        """Why this backend cannot run the cascade here, or None."""
+        if importlib.util.find_spec("openvino") is None:
+            return "openvino is not installed: pip install 'edgereel[openvino]'"
+        return None
+
+    def load(self, path: Path, spec: GraphSpec) -> Engine:
+        """The .onnx file, compiled for this CPU."""
+        return self._engine(path, spec, "f32")
+
+    def describe(self) -> dict[str, str]:
+        """Library, device and precision."""
+        return {
+            "library": f"openvino {self._version}",
+            "device": "CPU" + (f", {self._threads} threads" if self._threads else ""),
+            "precision": "fp32",
+        }
+
+    def _engine(self, path: Path, spec: GraphSpec, precision: str) -> Engine:
+        kept = self._kept(spec, precision)
+        give_back()  # what dropped engines had
+        try:
+            compiled = self._compiled(path, kept, self._options(precision))
+        except Exception as error:  # OpenVINO raises plain RuntimeErrors, and others of Python
+            raise EngineError(
+                f"{spec.file}: OpenVINO cannot load it ({_said(error)}); expected a graph for "
+                f"openvino {self._version}. Use --backend ort, or another version of openvino."
+            ) from error
+        give_back()
+        for side in ("inputs", "outputs"):
+            found = {
+                port.any_name: (port.element_type.to_dtype().name, len(port.partial_shape))
+                for port in getattr(compiled, side)
+            }
+            check_declaration(spec, side, found)
+        return Engine(compiled, spec.file, self._plan.files[spec.file], precision)
+
+    def _compiled(self, path: Path, kept: Path, options: dict[str, Any]) -> Any:
+        """A compiled graph, from `kept` if it is there; else it is written there."""
+        if kept.is_file():
+            with contextlib.suppress(Exception), kept.open("rb") as file:  # damaged: made anew
+                return self._core.import_model(io.BytesIO(file.read()), "CPU", options)
+        compiled = self._core.compile_model(self._core.read_model(path), "CPU", options)
+        # A folder that cannot be written to: compiled each time.
+        with contextlib.suppress(OSError, OutputError):
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            with files.all_or_nothing(kept) as unfinished:
+                unfinished.write_bytes(compiled.export_model().getbuffer())
+            for old in kept.parent.glob(f"{kept.stem.rpartition('-')[0]}-*"):
+                if old != kept:
+                    old.unlink()
+        return compiled
+
+    def _kept(self, spec: GraphSpec, precision: str) -> Path:
+        """Where the compiled graph is kept; its name changes with whatever decides it."""
+        from edgereel.backends import openvino_operators
+
+        facts: list[Any] = [self._version, self._core.get_property("CPU", "FULL_DEVICE_NAME")]
+        facts += [files.sha256(Path(str(openvino_operators.__file__)))]
+        for name in (spec.file, *spec.weights):
+            at = (self._plan.folder / name).stat()  # hashes may not have been compared
+            facts += [self._plan.files[name], at.st_size, at.st_mtime_ns]
+        key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+        name = f"{Path(spec.file).stem}-{precision}-{key}.blob"
+        return self._plan.folder / "builds" / "openvino" / name
+
+    def _options(self, precision: str) -> dict[str, Any]:
+        # Without its snippets, kernels fused at run time: 2026.4 crashes when it compiles the
+        # interpolation of `shapes` with them, and no graph here was faster for them.
+        options = {"INFERENCE_PRECISION_HINT": precision, "SNIPPETS_MODE": "DISABLE"}
+        return options | ({"INFERENCE_NUM_THREADS": self._threads} if self._threads else {})
+
+
+class OpenVinoBf16(OpenVino):
+    """The `openvino-bf16` backend."""
+
+    name = "openvino-bf16"
+
+    def __init__(self, plan: Plan, threads: int | None = None, kernels: bool = True) -> None:
+        super().__init__(plan, threads, kernels)
+        self._exact: dict[str, str] = {}  # graphs in float32, and why
+
+    @classmethod
+    def unusable(cls, plan: Plan) -> str | None:
+        """Why this backend cannot run the cascade here, or None."""
+        reason = super().unusable(plan)
+        if reason is None:
+            import openvino
+
+            if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+                return "this CPU has no instructions for bfloat16; --backend openvino runs here"
+        return reason
+
+    def load(self, path: Path, spec: GraphSpec) -> Engine:
+        """The .onnx file, compiled in bfloat16 if that is near enough, else in float32."""
+        reason = "plan.json asks for it" if spec.precision == "fp32" else None
+        if reason is None and spec.golden is None:
+            reason = "no reference vectors to check it with"
+        if reason is None:
+            engine = self._engine(path, spec, "bf16")
+            near = self._psnr_db(engine, spec)
+            if near >= NEAR_DB:
+                return engine
+            reason = f"bfloat16 has {near:.1f} dB, expected at least {NEAR_DB:g} dB"
+            del engine  # before the next takes memory
+        self._exact[spec.file] = reason
+        logging.getLogger(__name__).warning("%s: in float32: %s", spec.file, reason)
+        return self._engine(path, spec, "f32")
+
+    def describe(self) -> dict[str, str]:
+        """Library, device and precision, with the graphs that are in float32."""
+        exact = "".join(f"; fp32: {file} ({why})" for file, why in self._exact.items())
+        return super().describe() | {"precision": f"bf16{exact}"}
+
+    def _psnr_db(self, engine: Engine, spec: GraphSpec) -> float:
+        """Of the worst output for the reference inputs; -inf if one is not finite."""
+        with np.load(self._plan.check_file(cast(str, spec.golden)), allow_pickle=False) as file:
+            golden = dict(file)
+        outputs = {name: np.empty_like(golden[f"out.{name}"]) for name in spec.outputs}
+        engine.run({name: golden[f"in.{name}"] for name in spec.inputs}, outputs)
+        return min(_psnr_db(outputs[name], golden[f"out.{name}"]) for name in outputs)
+
+
+class Engine:
+    """One compiled graph."""
+
+    def __init__(self, compiled: Any, file: str, sha256: str, precision: str) -> None:
+        self.sha256 = sha256
+        self.precision = {"f32": "fp32"}.get(precision, precision)
+        self._compiled, self._file = compiled, file
+        self._request = compiled.create_infer_request()
+        self._fitting: set[tuple[Any, ...]] = set()  # shapes that were seen to fit each other
+
+    def run(self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> None:
+        """One call of the graph."""
+        shapes = tuple((n, b.shape) for side in (inputs, outputs) for n, b in side.items())
+        try:
+            if shapes in self._fitting:
+                self._infer(self._request, {**inputs, **outputs})
+            else:
+                self._run_first(inputs, outputs)
+                self._fitting.add(shapes)
+        except Exception as error:  # as in _engine
+            raise EngineError(
+                f"{self._file}: OpenVINO failed to run it ({_said(error)}); expected it to fill "
+                f"outputs of the shapes in plan.json. Export the cascade again; if memory ran "
+                f"out, use a smaller size or chunk."
+            ) from error
+
+    def _run_first(self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> None:
+        """A call with outputs of OpenVINO's own: it leaves one that is too small as it is."""
+        request = self._compiled.create_infer_request()
+        self._infer(request, inputs)
+        for name, buffer in outputs.items():
+            made = request.get_tensor(name).data
+            if made.shape != buffer.shape or made.dtype != buffer.dtype:
+                raise ValueError(f"{name} is {made.dtype} {list(made.shape)}")
+            np.copyto(cast(Array, buffer), made)
+
+    def _infer(self, request: Any, buffers: Mapping[str, Buffer]) -> None:
+        for name, buffer in buffers.items():
+            request.set_tensor(name, _lent(cast(Array, buffer)))
+        request.infer()
+
+
+def _lent(array: Array) -> Any:
+    """The array as OpenVINO's, without a copy; what may not be written to is copied."""
+    import openvino
+
+    return openvino.Tensor(array, shared_memory=array.flags.writeable)
+
+
+def _psnr_db(found: Array, expected: Array) -> float:
+    """Against the largest value; of uint8, against 255."""
+    wanted = expected.astype(np.float64)
+    error = float(np.mean((found - wanted) ** 2))
+    peak = 255.0 if expected.dtype == np.uint8 else float(np.abs(wanted).max())
+    if not math.isfinite(error):
+        return -math.inf
+    return math.inf if error == 0 else 10 * math.log10(peak**2 / error + 1e-30)
+
+
+def _said(error: Exception) -> str:
+    """What OpenVINO says, without its source files."""
+    lines = [line for line in str(error).splitlines() if ".cpp:" not in line]
+    return " ".join(" ".join(lines).split())[:300] or type(error).__name__
