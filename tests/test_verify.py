@@ -30,6 +30,7 @@ from edgereel import (
     trace,
 )
 from edgereel.backends import ort
+from edgereel.errors import InputError
 
 pytest.importorskip("onnxruntime")
 
@@ -318,6 +319,14 @@ def test_a_golden_run_of_another_cascade_is_refused(edit_toy: Any, capsys: Out) 
     assert cli.main(["verify", str(folder), *ORT, "--golden", "golden.npz"]) == 2
     hashes = [trace.plan_hash(plan.load(one))[:12] for one in (TOY, folder)]
     assert re.search(rf"sha256 {hashes[0]}; expected {hashes[1]}", capsys.readouterr().err)
+
+
+def test_runs_of_other_calls_are_not_compared() -> None:
+    cascade = pipeline.load(TOY, backend="ort", threads=1)
+    long, short = (trace.record(cascade, "preview", {"prompt": "a", "steps": n}) for n in (3, 2))
+    for one, other in ((long, short), (short, long)):
+        with pytest.raises(InputError, match=rf"\({len(other.made)}\) than this one"):
+            checks.steps(cascade.plan, one, other)
 
 
 def test_nothing_to_check_falls_short(edit_toy: Any, capsys: Out) -> None:

@@ -77,7 +77,7 @@ def _options(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, object
     one.add_argument("--no-run", dest="run", action="store_false", help="check the graphs alone")
     one.add_argument("--golden", metavar="FILE", help="compare with the run in this file instead")
     one.add_argument("--save-golden", metavar="FILE.npz", help="keep the run compared with, for "
-                     "--golden on a machine where making it takes long")  # fmt: skip
+                     "--golden where that takes long; a video given must be there too")  # fmt: skip
     return cli_flags.cascade_options(parser, words)
 
 

@@ -133,7 +133,7 @@ def _part(array: NDArray[Any]) -> NDArray[Any]:
     """At most KEPT numbers of an array, spread evenly and in no step with any of its axes."""
     flat = array.reshape(-1)
     if flat.size <= KEPT:
-        return flat.copy()  # buffers are written again
+        return np.array(flat)  # a copy: buffers are written again
     places = np.arange(1, KEPT + 1) * _GOLDEN_RATIO % 1 * flat.size
     part: NDArray[Any] = flat[places.astype(np.int64)]
     return part
