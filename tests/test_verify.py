@@ -30,7 +30,7 @@ from edgereel import (
     trace,
 )
 from edgereel.backends import ort
-from edgereel.errors import InputError
+from edgereel.errors import EngineError, InputError
 
 pytest.importorskip("onnxruntime")
 
@@ -226,6 +226,21 @@ def test_a_run_that_fails_is_told_as_far_as_it_got(spoiled: Any) -> None:
     assert len(found["run"]["steps"]) == 6 + 3  # the repetition that looks for the step is not one
     assert any("clip8 after step 2 of 3 holds values that" in words for words in found["short"])
     assert "not finite" in Path("out.html").read_text()
+
+
+def test_a_run_whose_first_call_fails(spoiled: Any, capsys: Out) -> None:
+    calls: list[str] = []
+
+    def spoil(graph: str, _: int, outputs: dict[str, Any]) -> None:
+        calls.append(graph)
+        if calls.count("text_encoder") == 2:  # once on its reference inputs
+            raise EngineError("text_encoder.onnx: out of order. Mend it.")
+
+    found = verified(*spoiled(spoil), "--html", "out.html", code=1)
+    assert found["run"]["steps"] == [] and found["graphs"][0]["ok"]
+    told = capsys.readouterr().out.rstrip()
+    assert told.endswith("Wrong on this device: text_encoder.onnx: out of order. Mend it.")
+    assert "Mend it" in Path("out.html").read_text()
 
 
 def test_a_golden_run_stands_in_for_the_reference(capsys: Out) -> None:

@@ -133,7 +133,6 @@ def _run(run: Run) -> list[str]:
     its, params = run.reference.metadata, run.trace.metadata.get("params", run.trace.params)
     by = ", ".join(f"{its[name]}" for name in ("backend", "library", "device"))
     given = "; ".join(f"{name} {value!r}" for name, value in params.items())
-    found = by_graph(run)
     told = [
         _heading("A run beside the reference run"),
         f"<p>Mode {escape(run.trace.mode)}: {escape(given)}.</p>",
@@ -141,9 +140,9 @@ def _run(run: Run) -> list[str]:
         "difference by the norm of the reference, after each call of a graph; of a denoising step, "
         "of its latents. Each call goes on from what its own run made, so where drift begins is "
         "what counts.</p>",
-        report_chart.chart(run.steps),
-        _drifts(found),
     ]
+    if run.steps:  # else the first call failed
+        told += [report_chart.chart(run.steps), _drifts(by_graph(run))]
     if run.frames is not None:
         told += [_heading("Frames"), _likeness(run.frames), *_frames(run, run.frames)]
     return told
