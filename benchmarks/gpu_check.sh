@@ -5,7 +5,7 @@
 # proves attention over frames against float64 and times it beside PyTorch's and a copy.
 #
 # Builds the cascades that come with Edgereel and their engines for this GPU, and of each: verifies
-# every graph on it, compares every mode with ONNX Runtime on the CPU, looks for memory that grows,
+# every graph and a run on it, compares every mode with ONNX Runtime on the CPU, looks for memory that grows,
 # cancels a call, and runs two in two threads; with TensorRT, and in an environment of its own with
 # onnxruntime-gpu. Then one step of published networks beside PyTorch's. EXTRA=rtx (default) or EXTRA=trt,
 # which with TensorRT's headers (TENSORRT_INCLUDE_DIR) also verifies the decoder with the kernel as a plugin.

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from msgspec import structs
 
-from edgereel import builds, cli_verify, kernel_library, plan
+from edgereel import builds, checks, kernel_library, plan
 from edgereel.backends import Footprint, cuda, trt, trt_library
 from edgereel.errors import BackendUnavailable, BuildMismatch, EngineError, InputError
 from edgereel.files import sha256
@@ -544,7 +544,7 @@ def test_verify_allows_each_engine_its_own_error(
     """An error of OFF is in order at half precision and wrong in float32, in either order."""
     found = cascade(tmp_path / "a", precisions=precisions)
     backend = trt.Trt(found)
-    results = {result.graph: result for result in cli_verify.verify(found, backend)}
+    results = {result.graph: result for result in checks.graphs(found, backend)}
     assert [result.ok for result in (results["half"], results["exact"])] == [True, False]
     peak = 2 * (1 + OFF)
     allowed = {"half": 3e-2 * peak, "exact": 1e-3 * peak}  # the shares that `verify` promises

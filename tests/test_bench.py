@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from edgereel import bench, cli, cli_bench
+from edgereel import bench, cli, cli_bench, cli_flags
 from edgereel.pipeline import Cascade
 
 pytest.importorskip("onnxruntime")
@@ -40,7 +40,7 @@ def test_first_runs_and_warm_up_do_not_count(calls: list[dict[str, Any]], capsys
     shown = capsys.readouterr().out
     told = json.loads(shown.splitlines()[-1])
     (found,) = told["seconds"]
-    assert len(calls) == 1 + 1 + 3 and calls[0]["prompt"] == cli_bench.PROMPT
+    assert len(calls) == 1 + 1 + 3 and calls[0]["prompt"] == cli_flags.PROMPT
     assert set(found["warm"]) == {"text", "decoder", "sr", "total"} == set(found["cold"])
     assert all(of["runs"] == 3 and of["p50"] <= of["p99"] for of in found["warm"].values())
     assert found["params"]["steps.decoder"] == 2 and found["backend"] == "ort"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.machinery
 import importlib.util
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 
 import edgereel
+from edgereel import cli
 from edgereel.backends import ort_cuda, trt_library
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -109,6 +111,15 @@ def test_noise_is_added_to_values_on_the_device(machine: Any, toy: Path) -> None
     assert ("kernel", "mix_float32") in machine.told
     sizes = [call[2] for call in machine.told if call[:2] == ("copy", 2)]
     assert set(sizes[:-1]) == {4} and sizes[-1] == video.frames.nbytes
+
+
+def test_verify_sees_what_each_call_made(
+    machine: Any, toy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Buffers that steps write in turn are read before they are written again."""
+    assert cli.main(["verify", str(toy), "--backend", "ort-cuda", "--steps", "8"]) == 0
+    told = capsys.readouterr().out
+    assert re.search(r"decoder +decoder +8 +0 +0 ", told) and "18 calls of a run" in told
 
 
 def test_calls_that_come_again_have_numbers(machine: Any, toy: Path) -> None:

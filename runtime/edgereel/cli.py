@@ -1,6 +1,6 @@
 """The command line: generate, batch, bench, explain, verify, doctor. The only module that prints.
 
-Exit codes: 0 done; 1 something failed while running, or `verify` found a wrong graph; 2 the
+Exit codes: 0 done; 1 something failed while running, or `verify` found something wrong; 2 the
 command, an input or the cascade folder is wrong; 130 interrupted.
 """
 
@@ -41,7 +41,7 @@ _ABOUT = """usage: edgereel COMMAND ...
   batch DIR PROMPTS --out DIR         make a clip for every prompt of a file
   bench DIR                           measure how long it takes here, by stage
   explain DIR                         show what a cascade computes and what can be set
-  verify DIR                          check on this machine that every graph is right
+  verify DIR                          check that a cascade is right on this machine
   doctor                              show what this machine has and what will work
 
 `edgereel COMMAND -h` shows the options; `edgereel generate DIR -h` also those of the cascade.
@@ -149,37 +149,6 @@ def explain(words: Sequence[str]) -> int:
     return 0
 
 
-def verify(words: Sequence[str]) -> int:
-    """`edgereel verify DIR`: every graph's reference vectors on this device, as a table."""
-    parser = cli_flags.Parser(
-        "edgereel verify", description="Run every graph's reference vectors here and compare."
-    )
-    parser.add_argument("folder", metavar="DIR", help="the cascade folder")
-    cli_flags.add_backend(parser)
-    parser.add_argument(
-        "--tolerance",
-        type=float,
-        metavar="SHARE",
-        help="error allowed, as a share of the reference's largest magnitude",
-    )
-    parser.add_argument("--json", metavar="FILE", help="also write the results there")
-    options = parser.parse_args(words)
-    if options.json is not None:
-        files.check_place(Path(options.json))
-    cascade = pipeline.load(
-        options.folder,
-        backend=options.backend,
-        threads=options.threads,
-        kernels=options.kernels,
-    )
-    print(f"backend {cascade.reason}", file=sys.stderr)
-    results = list(cli_verify.verify(cascade.plan, cascade.backend, options.tolerance))
-    print("\n".join(cli_verify.report(cascade.plan, results)))
-    if options.json is not None:
-        _write_json(Path(options.json), [result.as_json() for result in results])
-    return 0 if results and all(result.ok for result in results) else 1
-
-
 def doctor(words: Sequence[str]) -> int:
     """`edgereel doctor`: what this machine has, what will work, what to install."""
     parser = cli_flags.Parser("edgereel doctor", description="Show what will work here.")
@@ -193,7 +162,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "batch": cli_batch.run,
     "bench": cli_bench.run,
     "explain": explain,
-    "verify": verify,
+    "verify": cli_verify.run,
     "doctor": doctor,
 }
 

@@ -20,8 +20,6 @@ from edgereel.files import all_or_nothing, check_place
 
 __all__ = ["run"]
 
-PROMPT = "a red circle moving right"  # where none is given
-
 
 def run(words: Sequence[str]) -> int:
     """0; prints a table and, last, one line of JSON."""
@@ -105,8 +103,8 @@ def _other(words: Sequence[str], options: argparse.Namespace) -> list[str]:
 
 def _setting(name: str, options: argparse.Namespace, given: dict[str, object]) -> bench.Setting:
     _, mode = cli_flags.pick_mode(plan.load(options.folder), options.mode)
-    prompt = {"prompt": PROMPT} if "prompt" in mode.params and "prompt" not in given else {}
-    return bench.Setting(name, partial(cli_flags.load, options), options.mode, {**prompt, **given})
+    params = cli_flags.with_prompt(mode, given)
+    return bench.Setting(name, partial(cli_flags.load, options), options.mode, params)
 
 
 def _percentiles(text: str) -> list[float]:

@@ -1,7 +1,7 @@
 """The params of a plan's mode as command-line flags, and what was typed as values."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -21,6 +21,7 @@ from edgereel.plan import (
 )
 
 __all__ = [
+    "PROMPT",
     "Parser",
     "add_backend",
     "add_flags",
@@ -33,7 +34,10 @@ __all__ = [
     "load",
     "pick_mode",
     "values",
+    "with_prompt",
 ]
+
+PROMPT = "a red circle moving right"  # where a command makes a video and none is given
 
 # Single letters, for params that every text-to-video tool spells the same way.
 _SHORT = {"prompt": "-p", "negative_prompt": "-n"}
@@ -196,6 +200,12 @@ def pick_mode(plan: Plan, name: str | None) -> tuple[str, Mode]:
             "Choose one of these, or leave --mode away for the first."
         )
     return name, plan.modes[name]
+
+
+def with_prompt(mode: Mode, given: Mapping[str, object]) -> dict[str, object]:
+    """What was given, and PROMPT where the mode takes a prompt and none was."""
+    asked = "prompt" in mode.params and "prompt" not in given
+    return {**({"prompt": PROMPT} if asked else {}), **given}
 
 
 def flags(name: str, param: Param) -> list[str]:

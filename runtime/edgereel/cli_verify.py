@@ -1,140 +1,149 @@
-"""Runs the reference vectors of a cascade on this device and compares: is it right here?"""
+"""`edgereel verify`: is a cascade right here? As a table, as JSON, as a page with pictures."""
 
-import math
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
+from edgereel import (
+    checks,
+    cli_doctor,
+    cli_flags,
+    cli_progress,
+    pipeline,
+    plan,
+    report,
+    report_page,
+    trace,
+)
+from edgereel.errors import BackendUnavailable, EngineError, InputError
+from edgereel.files import all_or_nothing, check_place
 
-from edgereel.backends import Backend
-from edgereel.cli_table import table
-from edgereel.errors import PlanError
-from edgereel.plan import GraphSpec, Plan
-from edgereel.weights import weights
-
-__all__ = ["Result", "compare", "report", "verify"]
-
-Array = npt.NDArray[Any]
-
-# Largest error allowed, as a share of the reference's largest magnitude. float32 leaves room for
-# another order of summation; half precision has eleven bits, and errors add up through a network.
-_TOLERANCE_FP32 = 1e-3
-_TOLERANCE_FP16 = 3e-2
+__all__ = ["run"]
 
 
-@dataclass(frozen=True)
-class Result:
-    """How one graph did: its worst output decides.
-
-    `max_abs` and `psnr_db` compare with the reference, whose largest magnitude is `peak`.
-    """
-
-    graph: str
-    output: str
-    max_abs: float
-    psnr_db: float
-    finite: bool
-    peak: float
-    allowed: float
-    ok: bool
-
-    def as_json(self) -> dict[str, object]:
-        """The fields; null for an infinite error or PSNR, which JSON cannot say."""
-        fields = asdict(self)
-        return {
-            key: None if value in (math.inf, -math.inf) else value for key, value in fields.items()
-        }
-
-
-def verify(plan: Plan, backend: Backend, tolerance: float | None = None) -> Iterator[Result]:
-    """The comparison of each graph that comes with reference arrays, one engine at a time.
-
-    Args:
-        plan: the cascade.
-        backend: where the graphs run.
-        tolerance: allowed error as a share of the reference's largest magnitude; by default
-            1e-3, or 3e-2 where the graph's weights or its engine's arithmetic are float16.
-
-    Raises:
-        PlanError: a reference file does not fit its graph, or a file was changed.
-        EngineError: a graph does not load or run here.
-    """
-    for name, spec in plan.graphs.items():
-        if spec.golden is None:
-            continue
-        golden = _golden(plan.check_file(spec.golden), spec)
-        got, precision = _outputs(plan, spec, backend, golden)
-        exact = precision in ("as exported", "fp32")
-        half = not exact or "float16" in weights(plan.folder / spec.file)
-        default = _TOLERANCE_FP16 if half else _TOLERANCE_FP32
-        share = default if tolerance is None else tolerance
-        results = [compare(name, k, array, golden[f"out.{k}"], share) for k, array in got.items()]
-        yield max(results, key=lambda r: (not r.finite, not r.ok, r.max_abs / abs(r.allowed)))
+def run(words: Sequence[str]) -> int:
+    """0 if all is right here, 1 if it falls short; prints a table and, last, the verdict."""
+    options, given = _options(words)
+    if options.help is not None:
+        print(options.help)
+        return 0
+    for place in (options.json, options.html, options.save_golden):
+        if place is not None:
+            check_place(Path(place))
+    cascade = cli_flags.load(options)
+    names = _names(options.graph, cascade.plan)
+    golden = _golden(options, given, cascade) if names is None and options.run else None
+    print(f"graphs, backend {cascade.reason}", file=sys.stderr)
+    graphs = list(checks.graphs(cascade.plan, cascade.backend, options.tolerance, names))
+    wanted = cascade.plan.graphs if names is None else names
+    found = report.Report(
+        command=shlex.join(["edgereel", "verify", *words]),
+        plan=cascade.plan,
+        run=None if golden is None else _compared(options, cascade, golden),
+        backend={"backend": cascade.reason, **cascade.backend.describe()},
+        machine=[(subject, told) for subject, told, _ in cli_doctor.doctor() if subject],
+        graphs=graphs,
+        unchecked=[name for name in wanted if cascade.plan.graphs[name].golden is None],
+    )
+    print("\n".join(report.lines(found)))
+    if options.json is not None:
+        told = json.dumps(report.document(found), indent=1, allow_nan=False)
+        _write(Path(options.json), told + "\n")
+    if options.html is not None:
+        _write(Path(options.html), report_page.page(found))
+    return 1 if found.short else 0
 
 
-def _outputs(
-    plan: Plan, spec: GraphSpec, backend: Backend, golden: dict[str, Array]
-) -> tuple[dict[str, Array], str]:
-    """What the graph makes of the reference inputs here, and its engine's precision."""
-    for rel in spec.weights:
-        plan.check_file(rel)
-    engine = backend.load(plan.check_file(spec.file), spec)
-    inputs = {key: backend.put(golden[f"in.{key}"]) for key in spec.inputs}
-    expected = {key: golden[f"out.{key}"] for key in spec.outputs}
-    outputs = {key: backend.empty(a.dtype.name, a.shape) for key, a in expected.items()}
-    engine.run(inputs, outputs)
-    return {key: backend.get(buffer) for key, buffer in outputs.items()}, engine.precision
+def _options(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, object]]:
+    """The options, with `help` as in cli_flags, and the params of the run."""
+    parser = cli_flags.cascade_parser(
+        "verify",
+        "DIR [options]",
+        "Check that a cascade is right on this machine: every graph on its reference inputs, then "
+        "a run beside one by ONNX Runtime on the CPU as exported, with the same noise. "
+        "Exit code 1: it falls short.",
+    )
+    add = parser.add_argument
+    add("--tolerance", type=float, metavar="SHARE", help="error allowed in a graph, as a share of "
+        "the reference's largest magnitude (default: by precision)")  # fmt: skip
+    add("--json", metavar="FILE", help="write the report there as JSON")
+    add("--html", metavar="FILE", help="write the report there as one page, with frames")
+    one = parser.add_mutually_exclusive_group()
+    one.add_argument("--graph", action="append", metavar="NAME", help="check this graph alone, "
+                     "without a run; may be given again")  # fmt: skip
+    one.add_argument("--no-run", dest="run", action="store_false", help="check the graphs alone")
+    one.add_argument("--golden", metavar="FILE", help="compare with the run in this file instead")
+    one.add_argument("--save-golden", metavar="FILE.npz", help="keep the run compared with, for "
+                     "--golden where that takes long; a video given must be there too")  # fmt: skip
+    return cli_flags.cascade_options(parser, words)
 
 
-def compare(graph: str, output: str, got: Array, expected: Array, share: float) -> Result:
-    """How far `got` is from `expected`; uint8 may always differ by one level."""
-    wanted = expected.astype(np.float64)
-    found = got.astype(np.float64)
-    finite = bool(np.isfinite(found).all())
-    error = np.abs(found - wanted)
-    max_abs = float(error.max()) if finite else math.inf
-    mean_square = float(np.mean(error**2)) if finite else math.inf
-    peak = 255.0 if expected.dtype == np.uint8 else float(np.abs(wanted).max())
-    least = 1.0 if expected.dtype == np.uint8 else float(np.finfo(np.float32).tiny)
-    allowed = max(share * peak, least)
-    psnr = math.inf if mean_square == 0 else 10 * math.log10(peak**2 / mean_square + 1e-30)
-    return Result(graph, output, max_abs, psnr, finite, peak, allowed, max_abs <= allowed)
+def _names(asked: Sequence[str] | None, of: plan.Plan) -> Sequence[str] | None:
+    for name in asked or ():
+        if name not in of.graphs:
+            raise InputError(
+                f"--graph {name!r}: the cascade has no such graph; expected one of "
+                f"{', '.join(of.graphs)}. Correct the name."
+            )
+        if of.graphs[name].golden is None:
+            raise InputError(
+                f"--graph {name!r}: it has no reference vectors to compare with; expected a graph "
+                f"that has. Leave --graph away: a run compares this one too."
+            )
+    return asked
 
 
-def report(plan: Plan, results: Sequence[Result]) -> list[str]:
-    """The results as a table, and a verdict on its last line."""
-    rows = [("graph", "worst output", "max error", "allowed", "PSNR", "verdict")]
-    for r in results:
-        verdict = "ok" if r.ok else "WRONG" if r.finite else "WRONG: not finite"
-        psnr = "exact" if r.max_abs == 0 else f"{r.psnr_db:.1f} dB"
-        rows.append((r.graph, r.output, f"{r.max_abs:.3g}", f"{r.allowed:.3g}", psnr, verdict))
-    unchecked = [name for name, spec in plan.graphs.items() if spec.golden is None]
-    rows += [(name, "", "", "", "", "not checked: no reference vectors") for name in unchecked]
-    bad = [r.graph for r in results if not r.ok]
-    if bad:
-        end = f"Wrong on this device: {', '.join(bad)}."
-    else:
-        end = f"{len(results)} of {len(plan.graphs)} graphs checked, all of them right here."
-    return [*table(rows), end]
-
-
-def _golden(path: Path, spec: GraphSpec) -> dict[str, Array]:
-    """The arrays of a reference file, all of the graph's inputs and outputs among them."""
+def _golden(
+    options: argparse.Namespace, given: Mapping[str, object], cascade: pipeline.Cascade
+) -> trace.Trace:
+    """The run to compare with: of a file, or made now."""
+    if options.golden is not None:
+        if given or options.mode is not None:
+            raise InputError(
+                f"--golden {options.golden} brings mode and parameters of its run; expected none "
+                f"besides ({', '.join(given) or '--mode'}). Leave them away."
+            )
+        return trace.load(Path(options.golden), cascade.plan)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
-    except (OSError, ValueError) as error:
-        raise PlanError(
-            f"{path}: cannot be read ({error}); expected an .npz of reference arrays. "
-            "Export the cascade again."
-        ) from error
-    wanted = {f"in.{key}" for key in spec.inputs} | {f"out.{key}" for key in spec.outputs}
-    if missing := sorted(wanted - arrays.keys()):
-        raise PlanError(
-            f"{path}: lacks {', '.join(missing)}; expected every input and output of the graph. "
-            "Export the cascade again."
-        )
-    return arrays
+        exact = pipeline.load(options.folder, backend="ort", threads=options.threads, kernels=False)
+    except BackendUnavailable as error:
+        raise BackendUnavailable(
+            f"{error} A run is compared with one by ONNX Runtime on the CPU: install that, take "
+            f"a run from another machine (--golden), or check the graphs alone (--no-run)."
+        ) from None
+    name, mode = cli_flags.pick_mode(cascade.plan, options.mode)
+    golden = _recorded(options, exact, name, cli_flags.with_prompt(mode, given))
+    if golden.failed:
+        raise EngineError(golden.failed)
+    if options.save_golden is not None:
+        trace.save(golden, cascade.plan, Path(options.save_golden))
+    return golden
+
+
+def _compared(
+    options: argparse.Namespace, cascade: pipeline.Cascade, golden: trace.Trace
+) -> report.Run:
+    """The same run on the asked backend, beside the golden one."""
+    here = _recorded(options, cascade, golden.mode, golden.params)
+    steps = checks.steps(cascade.plan, here, golden)
+    frames = None if here.failed else checks.frames(cascade.plan, here, golden)
+    return report.Run(here, golden, steps, frames)
+
+
+def _recorded(
+    options: argparse.Namespace, cascade: pipeline.Cascade, mode: str, params: Mapping[str, object]
+) -> trace.Trace:
+    print(f"a run, backend {cascade.reason}", file=sys.stderr)
+    try:
+        with cli_progress.ProgressBar(sys.stderr, bar=sys.stderr.isatty()) as bar:
+            return trace.record(cascade, mode, params, bar, low_vram=options.low_vram)
+    except InputError as error:
+        raise InputError(f"{error} Or check the graphs alone, without a run: --no-run.") from None
+
+
+def _write(place: Path, text: str) -> None:
+    with all_or_nothing(place) as temp:
+        temp.write_text(text, encoding="utf-8")

@@ -109,7 +109,7 @@ def test_another_machine_makes_almost_the_same_video(
 def test_every_graph_agrees_with_its_reference_on_this_device(
     shapes: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["verify", str(shapes)]) == 0
+    assert cli.main(["verify", str(shapes), "--no-run"]) == 0
     told = capsys.readouterr().out
     assert all(graph in told for graph in plan.load(shapes).graphs)
 

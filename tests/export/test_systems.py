@@ -23,7 +23,7 @@ from torch import nn  # noqa: E402
 from torch_backend import TorchBackend  # noqa: E402
 
 import edgereel  # noqa: E402
-from edgereel import backends, cli_verify, plan  # noqa: E402
+from edgereel import backends, checks, plan  # noqa: E402
 from edgereel.errors import EngineError, InputError  # noqa: E402
 from edgereel.interpreter import Interpreter  # noqa: E402
 from edgereel.params import fill_params  # noqa: E402
@@ -134,7 +134,7 @@ def test_wrong_choices_are_refused(
 def test_golden_vectors_pass(tiny: Any) -> None:
     document = plan.load(tiny.folder)
     backend, _ = backends.choose("ort", document, threads=1)
-    results = list(cli_verify.verify(document, backend))
+    results = list(checks.graphs(document, backend))
     assert len(results) == len(document.graphs)
     for result in results:
         assert result.ok and result.finite, result
