@@ -61,7 +61,7 @@ def test_the_toy_makes_the_same_videos(
 
 @pytest.mark.parametrize("options", [
     {}, {"frames": 16, "height": 64, "width": 12, "frames_at_once": 1},
-    {"drift": -0.5, "frames": 1},
+    {"drift": -0.5, "frames": 1}, {"one_noise": 0},
     {"mode": "tiles", "height": 28, "width": 24, "tile": 3, "shared_sides": 2, "shared_frames": 1},
     {"mode": "tiles", "height": 28, "width": 24, "tile": 4, "frames_at_once": 3},
     {"mode": "trace", "video": (5, 32, 20)}, {"mode": "trace", "video": (7, 24, 40), "size": 16},
@@ -177,6 +177,8 @@ CALLS: list[tuple[Path, dict[str, Any]]] = [
     (TOY, {"prompt": "x", "noise": {"decoder_noise": np.full((1, 3, 6, 4, 4), NAN)}}),
     (TOY, {"prompt": "x", "noise": {"sr.z.1": np.full((3, 8, 8), np.inf, np.float32)}}),
     (TRACE, {"mode": "tiles", "tile": 3, "shared_sides": 3}),
+    *((TRACE, {"one_noise": one, "noise": {key: np.zeros(3, np.float32)}})
+      for one, key in ((0, "z"), (0, "step.z.1"), (1, "z[1]"), (1, "step.z.0[0]"))),
     (TRACE, {"mode": "trace", "video": np.zeros((2, 8, 8, 4), np.uint8)}),
     (TRACE, {"mode": "trace", "video": np.full((2, 8, 8), 1.5, np.float32)}),
     (TRACE, {"mode": "trace", "video": np.zeros((2, 8, 8), np.uint8), "video_start": 1}),

@@ -106,6 +106,21 @@ def test_params_decide_sizes(
     assert close(video.frames, painted(frames, height, width, -0.5, 9, 2))
 
 
+def test_a_param_decides_whether_frames_share_their_noise(cascade: edgereel.Cascade) -> None:
+    """One draw for all chunks, or one for each; given noise has the key of the draw there is."""
+    given = {"frames": 5, "height": 16, "width": 24, "frames_at_once": 2, "seed": 9, "steps": 2}
+    start = normal(9, "start", 0, 0, (3, 4, 6)) + np.float32(0.25)
+    chunks = [denoised(np.stack([start] * n), 9, 2, number) for number, n in enumerate((2, 2, 1))]
+    assert close(cascade(**given, one_noise=0).frames, np.concatenate(chunks))
+    assert close(cascade(**given, one_noise=1).frames, painted(5, 16, 24, 0.25, 9, 2))
+    first = {"z[1]": normal(9, "z", 0, 0, (2, 3, 4, 6)), "step.z.1[1]": np.zeros((2, 3, 4, 6), "f")}
+    changed = cascade(**given, one_noise=0, noise=first).frames != np.concatenate(chunks)
+    assert changed.any((1, 2, 3)).tolist() == [False, False, True, True, False]
+    for one_noise, key in ((0, "z"), (0, "step.z.1"), (1, "z[1]"), (1, "step.z.0[0]")):
+        with pytest.raises(InputError, match="is not drawn in this mode; expected keys like start"):
+            cascade(**given, one_noise=one_noise, noise={key: first["z[1]"]})
+
+
 @pytest.mark.parametrize("shape", [(1, 32, 32), (5, 32, 20), (4, 12, 32)])
 def test_a_video_decides_sizes(cascade: edgereel.Cascade, shape: tuple[int, int, int]) -> None:
     video = clip(*shape)
@@ -285,9 +300,8 @@ def led(document: dict[str, Any]) -> None:
     """`trace` with noise of its own for every frame, each chunk led by the first frame."""
     mode = document["modes"]["trace"]
     mode["params"]["frames_at_once"]["min"] = 2
-    stage = mode["stages"][0]
-    stage["each"]["windows"][0]["lead"] = 1
-    stage["ops"][1]["shared"] = stage["ops"][2]["shared_noise"] = False
+    mode["params"]["one_noise"]["default"] = 0
+    mode["stages"][0]["each"]["windows"][0]["lead"] = 1
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,12 @@ def _parser() -> argparse.ArgumentParser:
         help="trained layers over frames for a checkpoint of Karlo, or `identity` for untrained "
         "ones, which change nothing",
     )
+    add(
+        "--super-res-high",
+        metavar="DIR",
+        help="what makes the frames of make-a-video larger at the end: Stable Diffusion's x4 "
+        "upscaler in diffusers' layout, or `bicubic` for no network (default: the checkpoint's)",
+    )
     add("--out", type=Path, metavar="DIR", help="folder to write (default: engines/NAME)")
     add("--backend", choices=("ort", "trt"), default="ort", help="trt also compiles engines")
     add(
@@ -167,7 +173,8 @@ def _run(options: argparse.Namespace) -> None:
             raise InputError(
                 "compile needs a cascade folder, for example `build.py compile engines/shapes`."
             )
-        _refuse(options, "checkpoint", "size", "out", "lora", "controlnet", "mode", "temporal")
+        given = ("checkpoint", "size", "out", "lora", "controlnet", "mode", "temporal")
+        _refuse(options, *given, "super-res-high")
         _compile(options.folder, options)
         return
     if options.folder is not None:
@@ -183,9 +190,10 @@ def _run(options: argparse.Namespace) -> None:
 def _refuse(options: argparse.Namespace, *names: str) -> None:
     """Refuses options that the command word would ignore."""
     for name in names:
-        if getattr(options, name) not in (None, []):
+        value = getattr(options, name.replace("-", "_"))
+        if value not in (None, []):
             raise InputError(
-                f"--{name} {getattr(options, name)} has no meaning with {options.system}; expected "
+                f"--{name} {value} has no meaning with {options.system}; expected "
                 f"it with a system and its checkpoint. Drop it."
             )
 
@@ -207,7 +215,9 @@ def _export(options: argparse.Namespace) -> Path:
     out: Path = options.out or Path("engines") / label
     _make_folder(out.parent)
     check_out(out)  # before a long load
-    extras = read_extras(options.lora, options.controlnet, options.mode, options.temporal)
+    extras = read_extras(
+        options.lora, options.controlnet, options.mode, options.temporal, options.super_res_high
+    )
     cascade = module.load(checkpoint, extras)
     modes = choose(cascade.modes(), options.mode, read_defaults(checkpoint))
     with tqdm(unit="graph", desc="export") as bar:

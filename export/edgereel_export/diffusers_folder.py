@@ -7,8 +7,8 @@
       tokenizer/          vocab.json and merges.txt, or tokenizer.json
       scheduler/          scheduler_config.json
 
-A ControlNet comes as a folder of its own with config.json and weights. Of the x4 upscaler of Stable
-Diffusion 2, which has the same layout and a `low_res_scheduler`, everything but the UNet is read.
+A ControlNet comes as a folder of its own with config.json and weights. The x4 upscaler of Stable
+Diffusion 2 has the same layout and a `low_res_scheduler`.
 """
 
 from __future__ import annotations
@@ -104,18 +104,21 @@ def check_text_to_image(folder: Path) -> None:
     check_parts(folder, "StableDiffusionPipeline", _PARTS, _EXPECTED)
 
 
-def check_upscaler(folder: Path, width: int) -> None:
-    """Nothing; the x4 upscaler in a folder was found to have all parts but perhaps its UNet.
+def check_upscaler(folder: Path, width: int | None = None) -> None:
+    """Nothing; the x4 upscaler in a folder was found to have its parts.
 
     Args:
         folder: of the pipeline.
-        width: of the text states that the UNet to be used was made for.
+        width: of the text states that the UNet to be used was made for, if it is not the folder's.
 
     Raises:
         InputError: it is something else, named in the message, or a part is missing.
     """
-    check_parts(folder, "StableDiffusionUpscalePipeline", _UPSCALER_PARTS, _UPSCALER)
-    _check_widths(folder, width)
+    parts = dict(_UPSCALER_PARTS)
+    if width is None:
+        parts["unet"] = _PARTS["unet"]
+    check_parts(folder, "StableDiffusionUpscalePipeline", parts, _UPSCALER)
+    _check_widths(folder, width or read_config(folder / "unet").get("cross_attention_dim"))
 
 
 def check_parts(folder: Path, reader: str, parts: Mapping[str, str], wanted: str) -> None:

@@ -29,6 +29,7 @@ __all__ = [
     "UPSCALER",
     "Companion",
     "Upscaler",
+    "read_around",
     "read_stable_diffusion",
     "read_upscaler",
     "unet_config",
@@ -97,11 +98,21 @@ def read_upscaler(checkpoint: Path, width: int) -> Upscaler:
     """
     folder = checkpoint / UPSCALER
     diffusers_folder.check_upscaler(folder, width)
+    found = read_around(folder)
+    return replace(found, scheduler=_linear(found.scheduler))
+
+
+def read_around(folder: Path) -> Upscaler:
+    """What is around the UNet in the folder of the x4 upscaler, all as it says itself.
+
+    Raises:
+        InputError: a part is missing or damaged.
+    """
     return Upscaler(
         vae=read_vae(folder, scaling=_UPSCALER_SCALING),
         text_encoder=read_text_encoder(folder),
         tokens=diffusers_folder.tokenizer(folder),
-        scheduler=_linear(diffusers_folder.scheduler(folder)),
+        scheduler=diffusers_folder.scheduler(folder),
         low_res_scheduler=diffusers_folder.scheduler(folder, "low_res_scheduler"),
     )
 

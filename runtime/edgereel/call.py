@@ -66,7 +66,7 @@ class Call:
     ) -> None:
         self.mode, self.params = mode, params
         self._graphs, self._tables = plan.graphs, tables
-        self.draws = Draws(params.get("seed", 0), given_noise, mode)
+        self.draws = Draws(params, given_noise, mode)
         self.kept = {name: self._kept(name) for name in mode.rows}
         self.steps: dict[str, Steps] = {}  # by the `out` of the denoise op
         self.renoise: dict[str, tuple[float, float]] = {}  # by the `out` of the renoise op

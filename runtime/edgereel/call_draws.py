@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgereel import noise
 from edgereel.errors import InputError
-from edgereel.plan import Denoise, Mode, Noise, Renoise, ops
+from edgereel.plan import Denoise, Mode, Noise, Ref, Renoise
 
 __all__ = ["Draws"]
 
@@ -26,22 +26,16 @@ class Draws:
     axis 0.
     """
 
-    def __init__(self, seed: int, given: Mapping[str, Array], mode: Mode) -> None:
-        self._seed, self._given = seed, given
-        once = {
-            op.value if isinstance(op, Noise) else op.noise
-            for op in ops([mode])
-            if isinstance(op, Noise | Renoise)
-        }
-        steps = {op.noise for op in ops([mode]) if isinstance(op, Denoise) and op.noise is not None}
+    def __init__(self, params: Mapping[str, Any], given: Mapping[str, Array], mode: Mode) -> None:
+        self._seed, self._given = params.get("seed", 0), given
+        once, steps = _first_keys(mode, params)
         for key in given:
-            whole = re.sub(r"\[\d+\]$", "", key)
-            name, _, step = whole.rpartition(".")
-            if whole not in once and not (name in steps and step.isdecimal()):
-                known = sorted(once | {f"{stream}.0" for stream in steps})
+            first = re.sub(r"\[\d+\]$", "[0]", key)
+            if first not in once and re.sub(r"\.\d+(\[0\])?$", r".0\1", first) not in steps:
                 raise InputError(
                     f"the given noise {key!r} is not drawn in this mode; expected keys like "
-                    f"{', '.join(known) or '(it draws none)'}. Correct the key, or drop it."
+                    f"{', '.join(sorted(once | steps)) or '(it draws none)'}. Correct the key, or "
+                    f"drop it."
                 )
 
     def draw(
@@ -75,3 +69,24 @@ class Draws:
                 f"{list(shape)}. Save it in that shape."
             )
         return array.astype(np.float32)
+
+
+def _first_keys(mode: Mode, params: Mapping[str, Any]) -> tuple[set[str], set[str]]:
+    """The keys of the draws of noise and renoise ops, and of denoise ops: step 0, chunk 0."""
+    once: set[str] = set()
+    steps: set[str] = set()
+    for stage in mode.stages:
+        for op in stage.ops:
+            match op:
+                case Noise(value=key, shared=shared):
+                    found = once
+                case Renoise(noise=key, shared_noise=shared):
+                    found = once
+                case Denoise(noise=str(stream), shared_noise=shared):
+                    found, key = steps, f"{stream}.0"
+                case _:
+                    continue
+            if isinstance(shared, Ref):
+                shared = params[shared.param]
+            found.add(key if stage.each is None or shared else f"{key}[0]")
+    return once, steps

@@ -30,6 +30,7 @@ from edgereel.plan import (
     Mode,
     Noise,
     Plan,
+    Ref,
     Renoise,
     Run,
     Stage,
@@ -348,18 +349,18 @@ class _Run:
         name: str,
         shape: tuple[int, ...],
         scope: _Scope,
-        shared: bool,
+        shared: bool | Ref,
         step: int | None = None,
     ) -> Array:
         """Noise f32 of the shape; shared noise is one draw for every index of axis 0."""
-        draw = self.call.draws.draw
+        draw, shared = self.call.draws.draw, bool(self.call.value(shared))
         if not shared and scope.lead:
             first = draw(name, (scope.lead, *shape[1:]), step=step, chunk=0, part=True)
             rest = (shape[0] - scope.lead, *shape[1:])
             return np.concatenate([first, draw(name, rest, step=step, chunk=scope.chunk)])
         if not shared:
             return draw(name, shape, step=step, chunk=scope.chunk)
-        return np.broadcast_to(self.call.draws.draw(name, shape[1:], step=step), shape)
+        return np.broadcast_to(draw(name, shape[1:], step=step), shape)
 
     def read(self, value: str, scope: _Scope) -> Buffer:
         """The buffer of a value that was made, or of a numeric param."""

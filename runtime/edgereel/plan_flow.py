@@ -120,7 +120,7 @@ class _Flow(Chunks):
             case Noise():
                 self._stream(f"{place}.value", op.value, self.once_streams)
                 spec = self.make(f"{place}.value", op.value)
-                self._check_led(place, op.value, op.shared)
+                self._check_shared(f"{place}.shared", op.value, op.shared)
                 fit(f"{place}.value", op.value, spec, TensorSpec(dtype="float32", shape=spec.shape))
             case Run():
                 graph, sizes = self._graph(place, op.graph), Sizes()
@@ -141,7 +141,7 @@ class _Flow(Chunks):
                         f"{place}.along", op.along, self.trajectories, "denoised value before"
                     )
                 self._same(place, op.x, op.out)
-                self._check_led(place, op.x, op.shared_noise)
+                self._check_shared(f"{place}.shared_noise", op.x, op.shared_noise)
 
     def _check_tokenize(self, place: str, op: Tokenize) -> None:
         tokenizer = self.find(f"{place}.tokenizer", op.tokenizer, self.plan.tokenizers, "tokenizer")
@@ -204,7 +204,7 @@ class _Flow(Chunks):
             # The parts of one trajectory share a stream, whose draws its steps number.
             streams = self.once_streams if op.range is None else self.part_streams
             self._stream(f"{place}.noise", op.noise, streams)
-            self._check_led(place, op.x, op.shared_noise)
+            self._check_shared(f"{place}.shared_noise", op.x, op.shared_noise)
 
     def _check_sampling(self, place: str, op: Denoise) -> None:
         self.find(f"{place}.schedule", op.schedule, self.plan.schedules, "schedule")
@@ -271,10 +271,11 @@ class _Flow(Chunks):
             spec = self.make(where, value) if make else self.read(where, value)
             fit(where, value, spec, tensors[name], sizes)
 
-    def _check_led(self, place: str, value: str, shared: bool) -> None:
+    def _check_shared(self, place: str, value: str, shared: bool | Ref) -> None:
         """In led chunks, what is drawn for the first entries is what the first chunk drew."""
+        self.number(place, shared, whole=True)
         axis = (self.mode.values[value].shape or (0,))[0]
-        if self.led is not None and not shared and axis != self.led:
+        if self.led is not None and shared is not True and axis != self.led:
             raise PlanError.at(
                 place, f"draws for {value!r}, whose axis 0 is {axis!r}", f"{self.led!r}, or shared"
             )

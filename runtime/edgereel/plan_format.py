@@ -208,10 +208,13 @@ class Tokenize(Node, frozen=True, kw_only=True, tag_field="op", tag="tokenize"):
 
 
 class Noise(Node, frozen=True, kw_only=True, tag_field="op", tag="noise"):
-    """A standard normal draw named after `value`; shared = the same for each index of axis 0."""
+    """A standard normal draw named after `value`; shared = the same for each index of axis 0.
+
+    A param that says whether is an int, and 0 is no.
+    """
 
     value: str
-    shared: bool = False
+    shared: bool | Ref = False
 
 
 class Run(Node, frozen=True, kw_only=True, tag_field="op", tag="run"):
@@ -263,7 +266,7 @@ class Denoise(Node, frozen=True, kw_only=True, tag_field="op", tag="denoise"):
     guidance: Guidance | None = None
     range: Range | None = None
     noise: str | None = None
-    shared_noise: bool = False
+    shared_noise: bool | Ref = False
     spacings: dict[Sampler, Spacing] = {}
 
 
@@ -279,7 +282,7 @@ class Renoise(Node, frozen=True, kw_only=True, tag_field="op", tag="renoise"):
     from_: int | Ref | None = field(name="from")
     to: int | Ref
     noise: str
-    shared_noise: bool = False
+    shared_noise: bool | Ref = False
     along: str | None = None
 
 

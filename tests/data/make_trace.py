@@ -81,6 +81,7 @@ SEED: dict[str, p.Param] = {
     "seed": p.IntParam(description="same seed, same video", default=0, min=0, max=2**64 - 1),
     "steps": p.IntParam(description="more is finer", default=3, min=1, max=100),
     "frames_at_once": p.IntParam(description="more needs more memory", default=2, min=1, max=16),
+    "one_noise": p.IntParam(description="of all frames; 0 is no", default=1, min=0, max=1),
     "fps": p.FloatParam(description="frames per second", default=8, min=1, max=30),
 }
 
@@ -109,7 +110,7 @@ def build(folder: Path) -> None:
 
 
 def _stage(each: str, first: tuple[p.Op, ...], seen: str, joined: str) -> p.Stage:
-    """Denoises one picture per frame of a chunk, all from the same noise."""
+    """Denoises one picture per frame of a chunk, all from the same noise if `one_noise` is 1."""
     denoise = p.Denoise(
         graph="step",
         x="z",
@@ -123,7 +124,7 @@ def _stage(each: str, first: tuple[p.Op, ...], seen: str, joined: str) -> p.Stag
         final="one",
         variance="fixed_small",
         noise="step.z",
-        shared_noise=True,
+        shared_noise=p.Ref(param="one_noise"),
     )
     return p.Stage(
         name="frames",
@@ -134,7 +135,7 @@ def _stage(each: str, first: tuple[p.Op, ...], seen: str, joined: str) -> p.Stag
         collect={"chunk": joined},
         ops=(
             *first,
-            p.Noise(value="z", shared=True),
+            p.Noise(value="z", shared=p.Ref(param="one_noise")),
             denoise,
             p.Run(graph="pixels", inputs={"clip": "clip"}, outputs={"frames": "chunk"}),
         ),

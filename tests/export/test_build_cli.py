@@ -89,6 +89,7 @@ def refused(capsys: Any, code: int, *arguments: Any) -> str:
         (["compile"], "compile needs a cascade folder, for example"),
         (["compile", "x", "--out", "y"], "--out y has no meaning with compile"),
         (["compile", "x", "--temporal", "y"], "--temporal y has no meaning with compile"),
+        (["compile", "x", "--super-res-high", "y"], "--super-res-high y has no meaning with"),
         (["compile", "x", "--checkpoint", "y"], "--checkpoint y has no meaning with compile"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -254,6 +254,7 @@ def frames(cascade: Any, **params: Any) -> Any:
         ("fps", 30.0),
         ("sampler", "ddpm"),
         ("sampler", "euler_ancestral"),
+        ("shared_noise", 0),
     ],
 )
 def test_each_param_changes_the_video(cascade: Any, name: str, value: Any) -> None:

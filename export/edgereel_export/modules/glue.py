@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -12,6 +14,8 @@ from .text_proj import TextProj
 from .unet import UNet
 
 __all__ = [
+    "AreaDownsample",
+    "Clipped",
     "DecoderCondition",
     "FrameBatch",
     "ImageCondition",
@@ -176,3 +180,27 @@ class Pixels(nn.Module):
         """f32 [F, 3, H, W] -> u8 [F, H, W, 3]."""
         levels = (x.clamp(-1, 1) * 127.5 + 127.5).round()
         return levels.permute(0, 2, 3, 1).to(torch.uint8)
+
+
+class Clipped(nn.Module):
+    """Frames in -1..1."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """f32, any shape."""
+        return x.clamp(-1, 1)
+
+
+class AreaDownsample(nn.Module):
+    """Square pictures of `size` pixels, smaller: `wanted` pixels, each the mean of its area."""
+
+    def __init__(self, size: int, wanted: int) -> None:
+        super().__init__()
+        shared = math.gcd(size, wanted)
+        parts = torch.eye(size).repeat_interleave(wanted // shared, 0)  # of rows, all equally high
+        self.matrix = nn.Buffer(parts.reshape(wanted, size // shared, size).mean(1))
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """u8 [F, size, size, 3] -> u8 [F, wanted, wanted, 3], rounded to the nearest level."""
+        levels = frames.float().permute(0, 3, 1, 2)  # a float first: TensorRT needs it of bytes
+        smaller = (self.matrix @ levels @ self.matrix.T).round()
+        return smaller.permute(0, 2, 3, 1).to(torch.uint8)

@@ -7,7 +7,6 @@ it, and a module of convolutions after every block.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor, nn
@@ -19,34 +18,18 @@ from .lavie_layers import (
     Rotary,
     by_image,
     by_row,
-    self_attention,
 )
 from .lavie_unet import JointParts, JointUNet
-from .sd_config import DownBlockType, SDBlocksConfig, SDUNetConfig, Size, Sizes, UpBlockType
-from .sd_layers import Attention, Batch, Resnet, Transformer, TransformerBlock
+from .sd_config import SDBlocksConfig
+from .sd_layers import Batch, Resnet
+from .sd_upscaler import PixelTransformer, UpscalerBlock, UpscalerConfig
 
 __all__ = ["VSRConfig", "VSRUNet"]
 
 _EPS = 1e-6  # of the group norms that the upscaler does not have
 
 
-@dataclass(frozen=True, kw_only=True)
-class VSRConfig(SDUNetConfig):
-    """Sizes of the network; the defaults are the published ones.
-
-    `only_cross_attention` says per level, full resolution first, that `attn1` is a second attention
-    to the text. Input channels are the latents' and three of a picture.
-    """
-
-    in_channels: Size = 7
-    block_out_channels: Sizes = (256, 512, 512, 1024)
-    layers_per_block: Size = 2
-    down_block_types: tuple[DownBlockType, ...] = ("DownBlock2D", *("CrossAttnDownBlock2D",) * 3)
-    up_block_types: tuple[UpBlockType, ...] = (*("CrossAttnUpBlock2D",) * 3, "UpBlock2D")
-    cross_attention_dim: Size = 1024
-    only_cross_attention: tuple[bool, ...] = (True, True, True, False)
-    num_class_embeds: Size = 1000
-    sample_size: Size = 128
+VSRConfig = UpscalerConfig  # sizes of the network
 
 
 class _FrameConv(nn.Conv3d):
@@ -90,42 +73,27 @@ class _TemporalModule(nn.Module):
         return out
 
 
-class _PixelLinear(nn.Linear):
-    """A linear layer over the channels of images, [N, C, h, w] -> [N, C', h, w]."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.weight[:, :, None, None], self.bias)
-
-
-class _Block(TransformerBlock):
+class _Block(UpscalerBlock):
     """Attention within a frame or to the text, to the text, over frames, MLP."""
 
     def __init__(self, channels: int, config: SDBlocksConfig, rotary: Rotary, told: bool) -> None:
-        heads, cross = config.attention_head_dim, config.cross_attention_dim
-        super().__init__(channels, heads, cross)
-        if told:
-            self.attn1 = Attention(channels, cross, heads)
-        self.told = told
+        super().__init__(channels, config, told)
         self.norm_temporal = nn.LayerNorm(channels)
-        self.attn_temporal = RelativeFrameAttention(channels, heads, rotary)
+        self.attn_temporal = RelativeFrameAttention(channels, config.attention_head_dim, rotary)
 
     def forward(self, x: Tensor, states: Tensor) -> Tensor:
         """x [G, F, S, C], states [G, L, D] -> as x."""
-        h = self.norm1(x)
-        x = x + (self.attn1(h, states) if self.told else self_attention(self.attn1, h))
-        x = x + self.attn2(self.norm2(x), states)
+        x = self.attended(x, states)
         x = x + self.attn_temporal(self.norm_temporal(x))
         x = x + self.ff(self.norm3(x))
         return x
 
 
-class _Transformer(Transformer):
-    """A transformer between linear layers, of images that saw their neighbours first."""
+class _Transformer(PixelTransformer):
+    """A transformer of images that saw their neighbours first."""
 
     def __init__(self, channels: int, groups: int, block: nn.Module) -> None:
         super().__init__(channels, groups, block)
-        self.proj_in = _PixelLinear(channels, channels)
-        self.proj_out = _PixelLinear(channels, channels)
         self.resblock_temporal = _FrameResnet(channels, 0, groups, 3)
 
     def forward(self, x: Tensor, states: Tensor, batch: Batch) -> Tensor:

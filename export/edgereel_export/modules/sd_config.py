@@ -30,6 +30,7 @@ Sizes = Annotated[tuple[Size, ...], Meta(min_length=1)]
 DownBlockType = Literal["CrossAttnDownBlock2D", "DownBlock2D"]
 UpBlockType = Literal["CrossAttnUpBlock2D", "UpBlock2D"]
 Config = TypeVar("Config", "SDUNetConfig", "SDControlNetConfig", "SDVAEConfig")
+_MODEL = "a Stable Diffusion 1.x model"
 
 
 class _Fixed(NamedTuple):
@@ -222,8 +223,16 @@ def _read(
         ) from None
 
 
-def check_fixed(what: str, values: Mapping[str, Any], fixed: Mapping[str, _Fixed]) -> None:
+def check_fixed(
+    what: str, values: Mapping[str, Any], fixed: Mapping[str, _Fixed], model: str = _MODEL
+) -> None:
     """Nothing; every field was found to have one of its possible values.
+
+    Args:
+        what: the file.
+        values: what it says.
+        fixed: by field.
+        model: what to give instead.
 
     Raises:
         InputError: one has another value; says what that points to.
@@ -232,7 +241,7 @@ def check_fixed(what: str, values: Mapping[str, Any], fixed: Mapping[str, _Fixed
         value = values.get(field, allowed[0])
         if not all(item in allowed for item in (value if isinstance(value, list) else [value])):
             expected = " or ".join(str(item) for item in allowed)
-            raise _wrong(what, f"has {field} {value}", looks, f"{field} {expected}")
+            raise _wrong(what, f"has {field} {value}", looks, f"{field} {expected}", model)
 
 
 def _check_blocks(
@@ -259,9 +268,9 @@ def _check_multiples(what: str, channels: tuple[int, ...], field: str, divisor: 
         )
 
 
-def _wrong(what: str, problem: str, looks: str, expected: str) -> InputError:
+def _wrong(what: str, problem: str, looks: str, expected: str, model: str = _MODEL) -> InputError:
     pointing = f", which looks like {looks}" if looks else ""
     return InputError(
-        f"checkpoint: {what} {problem}{pointing}; expected {expected}. Give a Stable Diffusion 1.x "
-        f"model or one trained further from it."
+        f"checkpoint: {what} {problem}{pointing}; expected {expected}. Give {model} or one trained "
+        f"further from it."
     )

@@ -17,17 +17,20 @@ class Extras:
 
     `modes` are those that the cascade is to have, so that nothing else need be loaded; none = all.
     `temporal` is a file of layers over frames, or the word for layers that change nothing.
+    `super_res_high` is the folder of an upscaler, or the word for none.
     """
 
     loras: tuple[tuple[Path, float], ...] = ()
     controlnets: Mapping[str, Path] = field(default_factory=dict)
     modes: tuple[str, ...] = ()
     temporal: str | None = None
+    super_res_high: str | None = None
 
     def refuse(self, system: str) -> None:
         """Raises InputError if anything is given, for a system that can use nothing of it."""
         self.refuse_adapters(system)
         self.refuse_temporal(system)
+        self.refuse_high(system)
 
     def refuse_temporal(self, what: str) -> None:
         """Raises InputError if layers over frames are given, for a checkpoint that takes none."""
@@ -35,6 +38,14 @@ class Extras:
             raise InputError(
                 f"--temporal {self.temporal} has no meaning with {what}; expected it with "
                 f"make-a-video and a checkpoint of Karlo. Drop it."
+            )
+
+    def refuse_high(self, system: str) -> None:
+        """Raises InputError if an upscaler is given, for a system that has no place for it."""
+        if self.super_res_high:
+            raise InputError(
+                f"--super-res-high {self.super_res_high} has no meaning with {system}; expected it "
+                f"with make-a-video. Drop it."
             )
 
     def refuse_adapters(self, system: str) -> None:
@@ -54,8 +65,9 @@ def read_extras(
     controlnets: Sequence[str] = (),
     modes: Sequence[str] = (),
     temporal: str | None = None,
+    super_res_high: str | None = None,
 ) -> Extras:
-    """The extras of `--lora FILE[:STRENGTH]`, `--controlnet MODE=DIR`, `--mode`, `--temporal`.
+    """The extras of `--lora FILE[:STRENGTH]`, `--controlnet MODE=DIR` and the flags of that name.
 
     Raises:
         InputError: a flag is not of that form, or a mode is given twice.
@@ -70,7 +82,8 @@ def read_extras(
                 f"Correct it."
             )
         found[mode] = Path(folder)
-    return Extras(tuple(_lora(text) for text in loras), found, tuple(modes), temporal)
+    merged = tuple(_lora(text) for text in loras)
+    return Extras(merged, found, tuple(modes), temporal, super_res_high)
 
 
 def _lora(text: str) -> tuple[Path, float]:

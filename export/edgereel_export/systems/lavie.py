@@ -210,6 +210,7 @@ def load(checkpoint: Path, extras: Extras = NO_EXTRAS) -> LaVie:
             "--controlnet has no meaning with lavie; expected it with text2video-zero. Drop it."
         )
     extras.refuse_temporal("lavie")
+    extras.refuse_high("lavie")
     there = set(stages(checkpoint))
     known = [name for name in MODES if name in extras.modes]
     wanted = set().union(*(needs(name) for name in known)) if known else there

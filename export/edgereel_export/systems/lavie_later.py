@@ -22,7 +22,7 @@ from edgereel.plan import (
     Window,
 )
 
-from .parts import Frames, Part, Values, decoded_by
+from .parts import Frames, Part, Values, decoded_by, tile_param, tiles
 from .sd_plan import (
     Facts,
     decode_op,
@@ -43,7 +43,6 @@ _NULL = "None"  # the literal text without a prompt that interpolation was publi
 _BEST = ", 4k."  # what it adds to a prompt
 _BLURRED = "blur, worst quality"  # the published negative prompt of super-resolution
 _MOST_LEVEL = 350  # noise that super-resolution was trained with
-_OVERLAP = 16  # rows and columns that neighbouring tiles share
 _LARGE = {"PH": "H", "PW": "W", "PTH": "TH", "PTW": "TW"}  # sides of what is four times as large
 
 
@@ -138,7 +137,7 @@ def upscaling(facts: Facts, before: Frames) -> Part:
         name="upscaling",
         each=Each(
             slices={"noisy.part": "noisy", "large.x_T.part": "large.x_T"},
-            windows=(frames, *_tiles("upscaling_tile")),
+            windows=(frames, *tiles("upscaling_tile")),
         ),
         collect={"large.x_0.part": "large.x_0"},
         ops=(denoise,),
@@ -149,7 +148,7 @@ def upscaling(facts: Facts, before: Frames) -> Part:
             slices={"large.latents": "large.x_0"},
             windows=(
                 Window(symbol="K", size=Ref(param="decode_chunk")),
-                *_tiles("upscaling_decode_tile"),
+                *tiles("upscaling_decode_tile"),
             ),
         ),
         collect={"large.part": "large"},
@@ -163,12 +162,6 @@ def upscaling(facts: Facts, before: Frames) -> Part:
         text_values(facts, "upscaling") | _upscaling_values(before.number),
         (text, begin, upscale, decode),
     )
-
-
-def _tiles(size: str) -> tuple[Window, Window]:
-    """Tiles of as many rows and columns of the small pictures as the param `size` says."""
-    sides = (Window(symbol=s, size=Ref(param=size), overlap=_OVERLAP) for s in ("TH", "TW"))
-    return (next(sides), next(sides))
 
 
 def _upscaling_values(count: int | str) -> Values:
@@ -214,16 +207,6 @@ def _upscaling_params() -> dict[str, Param]:
             min=0,
             max=32,
         ),
-        "upscaling_tile": _tile_param("upscale"),
-        "upscaling_decode_tile": _tile_param("decode"),
+        "upscaling_tile": tile_param("upscale"),
+        "upscaling_decode_tile": tile_param("decode"),
     }
-
-
-def _tile_param(what: str) -> IntParam:
-    return IntParam(
-        description=f"side of the parts of a small picture to {what}, for less memory; 0 is all",
-        default=0,
-        min=0,
-        max=2048,
-        multiple=8,
-    )

@@ -2,8 +2,9 @@
 
 A checkpoint is a folder with `cascade.json` (a Profile) and one folder per stage, each with a
 config.json and weights: text_encoder, prior, text_proj, decoder, interpolation,
-interpolation_text_proj, super_res_low, super_res_high, and tokenizer/tokenizer.json. A folder with
-a model_index.json is Karlo's instead: make_a_video_karlo.py.
+interpolation_text_proj, super_res_low, super_res_high, and tokenizer/tokenizer.json. Something else
+may take the place of super_res_high: make_a_video_x4.py. A folder with a model_index.json is
+Karlo's instead: make_a_video_karlo.py.
 """
 
 from __future__ import annotations
@@ -30,15 +31,17 @@ from edgereel_export.modules import glue
 from edgereel_export.modules.prior import Prior, PriorConfig
 from edgereel_export.modules.text_proj import TextProj, TextProjConfig
 from edgereel_export.modules.unet import UNet, UNetConfig
-from edgereel_export.modules.wrapped import Concatenated, PerFrame, Rows
+from edgereel_export.modules.wrapped import Concatenated, Rows
 from edgereel_export.shapes.networks import CHECKPOINT
 from edgereel_export.step import StepConfig, step_graph
 
 from .examples import rand
 from .extras import NO_EXTRAS, Extras
+from .make_a_video_high import High, Network, Small
 from .make_a_video_karlo import KarloCascade, load_karlo
 from .make_a_video_plan import Widths, modes
 from .make_a_video_profile import Profile
+from .make_a_video_x4 import read_high
 
 __all__ = ["CHECKPOINTS", "MakeAVideo", "Profile", "load", "tiny"]
 
@@ -52,11 +55,12 @@ class MakeAVideo:
     profile: Profile
     networks: dict[str, nn.Module]
     tokens: Tokens
+    high: High
 
     @property
     def tokenizers(self) -> dict[str, Tokens]:
-        """The one for prompts."""
-        return {"bpe": self.tokens}
+        """The one for prompts, and what the last stage has."""
+        return {"bpe": self.tokens, **self.high.tokenizers}
 
     @property
     def length(self) -> int:
@@ -77,10 +81,10 @@ class MakeAVideo:
         return unet
 
     def schedules(self) -> dict[str, NDArray[np.float64]]:
-        """The cosine schedule, and that of D^t and ↑F, which may have more noise."""
+        """The cosine one, that of D^t and ↑F, which may have more noise, and the last stage's."""
         cosine = alphas_cumprod_cosine()
         shifted = shift_alphas_cumprod(cosine, self.profile.shift)
-        return {"cosine": cosine, "shifted": shifted}
+        return {"cosine": cosine, "shifted": shifted, **self.high.schedules()}
 
     def modes(self) -> dict[str, Mode]:
         """What a user can ask for."""
@@ -92,7 +96,8 @@ class MakeAVideo:
             config.cross_attention_dim,
             config.time_embed_dim,
         )
-        return modes(self.profile, widths)
+        small = Small("low_frames", self.profile.length, self.profile.chunk)
+        return modes(self.profile, widths, self.high.enlarged(small))
 
     def text_proj(self, name: str) -> TextProj:
         """The projections of D^t or of ↑F."""
@@ -109,7 +114,7 @@ class MakeAVideo:
         """Every graph with example inputs; the first axis of conditions is free (G)."""
         p, given = self.profile, self._examples()
         clip, video = (1, 3, p.frames, p.size, p.size), (1, 3, p.length, p.size, p.size)
-        low, side = p.size * p.scale_low, p.size * p.scale_low * p.scale_high
+        low = p.size * p.scale_low
         decoder = self.condition("text_proj", "decoder")
         known = self.condition("interpolation_text_proj", "interpolation")
         interpolation = glue.InterpolationCondition(known, p.length, p.skip)
@@ -118,13 +123,11 @@ class MakeAVideo:
         told = {"tokens": tokens, "bias": bias, "emb": emb}
         last = {name: value[-1:].contiguous() for name, value in told.items()}
         frames = {"known": rand(1, 4, *video[2:]), **last}
-        sr_low, sr_high = (1, 3, p.length, low, low), (p.chunk, 3, side, side)
+        sr_low = (1, 3, p.length, low, low)
         text = {name: given[name] for name in ("embeds", "states", "mask")}
         prior_config = StepConfig("x0", 5.0)
         pixel_config = StepConfig(p.prediction, 1.0)
         in_rows = {name: {0: "G"} for name in (*_CONDITION[1:5], "ids", "tokens", "bias", "emb")}
-        high = PerFrame(self.unet("super_res_high"))
-        chunked = {"x": {0: "K"}, "low": {0: "K"}}
         return {
             "text_encoder": Graph(
                 glue.TextEncoder(self.networks["text_encoder"]),
@@ -164,21 +167,7 @@ class MakeAVideo:
                 {},
             ),
             "frame_batch": Graph(glue.FrameBatch(), {"x": rand(*sr_low)}, ("frames",)),
-            "upsample_high": Graph(
-                glue.Upsample(low, p.scale_high),
-                {"x": rand(p.chunk, 3, low, low)},
-                ("low",),
-                {"x": {0: "K"}, "low": {0: "K"}},
-            ),
-            "super_res_high": step_graph(
-                high, pixel_config, sr_high, {"low": rand(*sr_high)}, chunked
-            ),
-            "pixels": Graph(
-                glue.Pixels(),
-                {"x": rand(*sr_high) * 2 - 1},
-                ("frames",),
-                {"x": {0: "K"}, "frames": {0: "K"}},
-            ),
+            **self.high.graphs(),
         }
 
     def _examples(self) -> dict[str, Tensor]:
@@ -217,11 +206,11 @@ def load(checkpoint: Path, extras: Extras = NO_EXTRAS) -> MakeAVideo | KarloCasc
     if is_karlo(checkpoint):
         return load_karlo(checkpoint, extras)
     extras.refuse_temporal("stages of your own, which have their layers over frames")
-    return _load_own(checkpoint)
+    return _load_own(checkpoint, extras.super_res_high)
 
 
-def _load_own(checkpoint: Path) -> MakeAVideo:
-    """The cascade of a folder with a cascade.json."""
+def _load_own(checkpoint: Path, given: str | None = None) -> MakeAVideo:
+    """The cascade of a folder with a cascade.json, and the last stage if another one is given."""
     path = checkpoint / "cascade.json"
     try:
         profile = msgspec.json.decode(path.read_bytes(), type=Profile)
@@ -235,12 +224,28 @@ def _load_own(checkpoint: Path) -> MakeAVideo:
     place = checkpoint / "tokenizer" / "tokenizer.json"
     if not place.is_file():
         raise InputError(f"checkpoint: {place} is missing. Copy the checkpoint again.")
-    networks = {name: _network(checkpoint / name, name) for name in _KINDS}
+    low = profile.size * profile.scale_low
+    high = read_high(given, low, profile.scale_high) if given else _own_high(checkpoint, profile)
+    networks = {name: _network(checkpoint / name, name) for name in _KINDS if name != _HIGH}
     pad = read_config(checkpoint / "text_encoder").get("pad_token_id", 0)
     text = place.read_text(encoding="utf-8")
     prior = networks["prior"]
     assert isinstance(prior, Prior)
-    return MakeAVideo(profile, networks, Tokens(text, prior.config.tokens, int(pad)))
+    return MakeAVideo(profile, networks, Tokens(text, prior.config.tokens, int(pad)), high)
+
+
+def _own_high(checkpoint: Path, profile: Profile) -> Network:
+    """The checkpoint's own last stage."""
+    unet = _network(checkpoint / _HIGH, _HIGH)
+    assert isinstance(unet, UNet)
+    return Network(
+        profile.size * profile.scale_low,
+        profile.scale_high,
+        profile.chunk,
+        unet=unet,
+        prediction=profile.prediction,
+        steps=profile.steps[_HIGH],
+    )
 
 
 def _text_encoder(config: dict[str, Any]) -> nn.Module:
@@ -249,7 +254,8 @@ def _text_encoder(config: dict[str, Any]) -> nn.Module:
     return model
 
 
-_UNETS = ("decoder", "interpolation", "super_res_low", "super_res_high")
+_HIGH = "super_res_high"
+_UNETS = ("decoder", "interpolation", "super_res_low", _HIGH)
 _KINDS: dict[str, Any] = {
     "text_encoder": _text_encoder,
     "prior": lambda config: Prior(PriorConfig(**config)),

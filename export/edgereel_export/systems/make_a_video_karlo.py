@@ -28,13 +28,16 @@ from edgereel_export.step import step_graph
 
 from .examples import ids, rand, randn
 from .extras import Extras
+from .make_a_video_high import High
 from .make_a_video_karlo_plan import modes
 from .make_a_video_karlo_stages import SKIP, KarloFacts
 from .make_a_video_plan import Widths
+from .make_a_video_x4 import read_high
 
 __all__ = ["KarloCascade", "load_karlo"]
 
 _VIDEOS = {"video": "decoder", "interpolated": "interpolation"}  # by mode: what has to be given
+_SCALE_HIGH = 3  # 256 pixels to 768, as published
 _TOLD = ("tokens", "bias", "emb")
 _CONDITION = ("image", "embeds", "states", "mask", "row")
 _K = {0: "K"}
@@ -46,15 +49,17 @@ class KarloCascade:
 
     parts: Karlo
     timed: Timed | None
+    high: High | None = None
 
     @property
     def tokenizers(self) -> dict[str, Tokens]:
-        """The one for prompts."""
-        return {"bpe": self.parts.tokens}
+        """The one for prompts, and what the last stage has."""
+        return {"bpe": self.parts.tokens, **(self.high.tokenizers if self.high else {})}
 
     def schedules(self) -> dict[str, NDArray[np.float64]]:
         """By stage."""
-        return {name: part.alphas_cumprod() for name, part in self.parts.schedulers.items()}
+        own = {name: part.alphas_cumprod() for name, part in self.parts.schedulers.items()}
+        return own | (self.high.schedules() if self.high else {})
 
     def modes(self) -> dict[str, Mode]:
         """What a user can ask for."""
@@ -77,6 +82,7 @@ class KarloCascade:
             "interpolation" in self._videos,
             "super_res_first" in self._videos,
             parts.schedulers["super_res"].num_train_timesteps,
+            self.high,
         )
 
     @property
@@ -91,7 +97,7 @@ class KarloCascade:
             graphs |= self._video_graphs(given)
         if "interpolation" in self._videos:
             graphs |= self._interpolation_graphs(given)
-        return graphs
+        return graphs | (self.high.graphs() if self.high else {})
 
     def _text_graphs(self, given: Mapping[str, Tensor]) -> dict[str, Graph]:
         """Text encoder and prior."""
@@ -262,4 +268,7 @@ def load_karlo(checkpoint: Path, extras: Extras) -> KarloCascade:
                 f"--mode {mode} needs {_VIDEOS[mode]}, which {extras.temporal} has not; expected "
                 f"keys that begin with {_VIDEOS[mode]}. there. Add them, or choose other modes."
             )
-    return KarloCascade(parts=parts, timed=timed)
+    high = None
+    if extras.super_res_high:
+        high = read_high(extras.super_res_high, parts.size * parts.scale, _SCALE_HIGH)
+    return KarloCascade(parts=parts, timed=timed, high=high)

@@ -17,6 +17,7 @@ from edgereel.plan import (
     TensorSpec,
 )
 
+from .make_a_video_high import SHARED_NOISE, Enlarged, Small
 from .make_a_video_karlo_stages import KarloFacts, Made, joint, one_by_one, picture, pixels
 from .make_a_video_plan import SAMPLERS, TEXT, TOLD, guided, prior_loop, text_ops
 from .sd_plan import f32, prompts
@@ -61,17 +62,31 @@ def _mode(facts: KarloFacts, frames: int, *, interpolated: bool = False) -> Mode
     text = prompts()
     values = {key: value for made, _ in parts for key, value in made.items()}
     made = f"a video of {frames} frames" if frames else "a picture"
+    one_by_one_frames = frames > 0 and not facts.joint
+    larger = _larger(facts, frames)
     return Mode(
         description=f"text to {made}",
         params={
             **text["params"],
-            **_params(stages, frames > 0, chunks=frames > 0 and not facts.joint),
+            **_params(stages, frames > 0, chunks=one_by_one_frames or bool(frames and facts.high)),
+            **(SHARED_NOISE if one_by_one_frames else {}),
+            **larger.params,
         },
-        rows=text["rows"],
-        values=values,
-        stages=tuple(stage for _, stage in parts),
+        rows={**text["rows"], **larger.rows},
+        sizes=larger.sizes,
+        values=values | larger.values,
+        stages=(*(stage for _, stage in parts), *larger.stages),
         output=Output(value="frames", fps=Ref(param="fps") if frames else 1.0),
     )
+
+
+def _larger(facts: KarloFacts, frames: int) -> Enlarged:
+    """What comes after super-resolution to 256 pixels, if anything."""
+    if facts.high is None:
+        return Enlarged({}, {}, {}, {}, ())
+    if not frames:
+        return facts.high.enlarged(Small("large", 1, 1))
+    return facts.high.enlarged(Small("large_frames", frames, Ref(param="chunk_size")))
 
 
 def _params(stages: list[str], video: bool, *, chunks: bool) -> dict[str, Param]:
@@ -108,7 +123,7 @@ def _params(stages: list[str], video: bool, *, chunks: bool) -> dict[str, Param]
         )
     if chunks:
         params["chunk_size"] = IntParam(
-            description="frames to enlarge at a time; does not change the video",
+            description="frames to enlarge at a time; does not change a video of shared noise",
             default=4,
             min=1,
             max=64,

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from edgereel.plan import Denoise, Each, Noise, Op, Range, Ref, Run, Stage, TensorSpec, Window
 
+from .make_a_video_high import SHARED, High
 from .make_a_video_plan import Widths
 from .sd_plan import f32, u8
 
@@ -20,7 +21,8 @@ class KarloFacts(NamedTuple):
 
     size: side of the decoder's pictures in pixels. scale: of super-resolution. frames: that the
     decoder draws, 0 if it has no layers over frames. interpolates: whether there is interpolation.
-    joint: whether super-resolution has layers over frames. timesteps: of its training.
+    joint: whether super-resolution has layers over frames. timesteps: of its training. high: what
+    makes the frames larger still, if anything.
     """
 
     widths: Widths
@@ -30,6 +32,7 @@ class KarloFacts(NamedTuple):
     interpolates: bool
     joint: bool
     timesteps: int
+    high: High | None = None
 
     @property
     def large(self) -> int:
@@ -43,14 +46,18 @@ class KarloFacts(NamedTuple):
 
 
 def picture(facts: KarloFacts) -> Made:
-    """Super-resolution of one picture."""
+    """Super-resolution of one picture, to `frames`, or to `large` if it gets larger still."""
     values, ops = _enlarged(facts, "clip", 1)
-    values |= {"frames": u8(1, facts.large, facts.large, 3)}
-    return values, Stage(name="super_res", ops=(*ops, _to_pixels("large", "frames")))
+    if facts.high is None:
+        values |= {"frames": u8(1, facts.large, facts.large, 3)}
+        ops = (*ops, _to_pixels("large", "frames"))
+    return values, Stage(name="super_res", ops=ops)
 
 
 def one_by_one(facts: KarloFacts, frames: int, small: str) -> list[Made]:
     """Super-resolution of each frame of a video on its own, as SR_h of the paper: with one noise.
+
+    It ends with `frames`, or with `large_frames` if they get larger still.
 
     Args:
         facts: of the checkpoint.
@@ -59,18 +66,20 @@ def one_by_one(facts: KarloFacts, frames: int, small: str) -> list[Made]:
     """
     split = Run(graph=f"{small}_frames", inputs={"x": small}, outputs={"frames": "small_frames"})
     split_values = {"small_frames": f32(frames, 3, facts.size, facts.size)}
-    values, ops = _enlarged(facts, "part", "K", shared=True)
-    values |= {
-        "part": f32("K", 3, facts.size, facts.size),
-        "part_frames": u8("K", facts.large, facts.large, 3),
-        "frames": u8(frames, facts.large, facts.large, 3),
-    }
+    values, ops = _enlarged(facts, "part", "K", shared=SHARED)
+    values["part"] = f32("K", 3, facts.size, facts.size)
+    sides = (facts.large, facts.large)
+    if facts.high is None:
+        values |= {"part_frames": u8("K", *sides, 3), "frames": u8(frames, *sides, 3)}
+        ops, collect = (*ops, _to_pixels("large", "part_frames")), {"part_frames": "frames"}
+    else:
+        values["large_frames"], collect = f32(frames, 3, *sides), {"large": "large_frames"}
     window = Window(symbol="K", size=Ref(param="chunk_size"))
     stage = Stage(
         name="super_res",
         each=Each(slices={"part": "small_frames"}, windows=(window,)),
-        collect={"part_frames": "frames"},
-        ops=(*ops, _to_pixels("large", "part_frames")),
+        collect=collect,
+        ops=ops,
     )
     return [(split_values, Stage(name="split", ops=(split,))), (values, stage)]
 
@@ -78,14 +87,14 @@ def one_by_one(facts: KarloFacts, frames: int, small: str) -> list[Made]:
 def joint(facts: KarloFacts, frames: int, small: str) -> Made:
     """Super-resolution of a whole video, by layers over frames too; arguments as of one_by_one."""
     values, ops = _enlarged(facts, small, 1, frames=frames, suffix=f"_{small}")
-    values |= {
-        "large_frames": f32(frames, 3, facts.large, facts.large),
-        "frames": u8(frames, facts.large, facts.large, 3),
-    }
+    values["large_frames"] = f32(frames, 3, facts.large, facts.large)
     split = Run(
         graph=f"large_{small}_frames", inputs={"x": "large"}, outputs={"frames": "large_frames"}
     )
-    ops = (*ops, split, _to_pixels("large_frames", "frames"))
+    ops = (*ops, split)
+    if facts.high is None:
+        values["frames"] = u8(frames, facts.large, facts.large, 3)
+        ops = (*ops, _to_pixels("large_frames", "frames"))
     return values, Stage(name="super_res", ops=ops)
 
 
@@ -96,7 +105,7 @@ def _enlarged(
     *,
     frames: int = 0,
     suffix: str = "",
-    shared: bool = False,
+    shared: bool | Ref = False,
 ) -> tuple[dict[str, TensorSpec], tuple[Op, ...]]:
     """Values and ops that enlarge the value `small`, [count, 3, (frames,) H, W], to `large`."""
     sides = (facts.large, facts.large)

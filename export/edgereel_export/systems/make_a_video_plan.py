@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgereel.plan import (
     ChoiceParam,
     Denoise,
-    Each,
     FloatParam,
     Guidance,
     IntParam,
@@ -23,13 +22,25 @@ from edgereel.plan import (
     TextParam,
     Tokenize,
     Weight,
-    Window,
 )
 
 from .make_a_video_profile import GUIDED, STEPS, Profile
 from .sd_plan import SEED
 
-__all__ = ["SAMPLERS", "TEXT", "TOLD", "Widths", "guided", "modes", "prior_loop", "text_ops"]
+if TYPE_CHECKING:
+    from .make_a_video_high import Enlarged
+
+__all__ = [
+    "SAMPLERS",
+    "TEXT",
+    "TOLD",
+    "Widths",
+    "guided",
+    "modes",
+    "pixel_loop",
+    "prior_loop",
+    "text_ops",
+]
 
 SAMPLERS = ("ddim", "dpmpp_2m", "euler", "euler_ancestral", "ddpm")
 TEXT = {"embeds": "embeds", "states": "states", "mask": "mask"}
@@ -50,15 +61,19 @@ class Widths(NamedTuple):
     emb: int
 
 
-def modes(profile: Profile, widths: Widths) -> dict[str, Mode]:
-    """Mode `video`: text to a video through all stages."""
+def modes(profile: Profile, widths: Widths, enlarged: Enlarged) -> dict[str, Mode]:
+    """Mode `video`: text to a video through all stages, the last ones from `low_frames` on."""
     return {
         "video": Mode(
             description=f"text to a video of {profile.length} frames",
-            params=_params(profile),
-            rows={"text": (Row(param="negative_prompt"), Row(param="prompt"))},
-            values=_values(profile, widths),
-            stages=_stages(profile),
+            params=_params(profile) | enlarged.params,
+            rows={
+                "text": (Row(param="negative_prompt"), Row(param="prompt")),
+                **enlarged.rows,
+            },
+            sizes=enlarged.sizes,
+            values=_values(profile, widths) | enlarged.values,
+            stages=(*_stages(), *enlarged.stages),
             output=Output(value="frames", fps=Ref(param="fps")),
         )
     }
@@ -71,6 +86,8 @@ def _params(profile: Profile) -> dict[str, Param]:
         "seed": SEED,
     }
     for stage, what in STEPS.items():
+        if stage == "super_res_high":
+            continue  # may have none
         params[f"steps.{stage}"] = IntParam(
             description=what,
             default=profile.steps[stage],
@@ -104,9 +121,8 @@ def _values(profile: Profile, widths: Widths) -> dict[str, TensorSpec]:
     p = profile
     length, dim, context, cross, emb = widths
     low = p.size * p.scale_low
-    side = low * p.scale_high
     clip, video = (1, 3, p.frames, p.size, p.size), (1, 3, p.length, p.size, p.size)
-    big, chunk = (1, 3, p.length, low, low), ("K", 3, side, side)
+    big = (1, 3, p.length, low, low)
     shapes: dict[str, tuple[int | str, ...]] = {
         "mask": ("G", length),
         "states": ("G", length, dim),
@@ -130,16 +146,10 @@ def _values(profile: Profile, widths: Widths) -> dict[str, TensorSpec]:
         "low_noise": big,
         "low_video": big,
         "low_frames": (p.length, 3, low, low),
-        "chunk": ("K", 3, low, low),
-        "chunk_upsampled": chunk,
-        "high_noise": chunk,
-        "high_chunk": chunk,
     }
     values = {name: TensorSpec(dtype="float32", shape=shape) for name, shape in shapes.items()}
     values["ids"] = TensorSpec(dtype="int64", shape=("G", length))
     values["row"] = TensorSpec(dtype="int64", shape=("G",))
-    values["chunk_frames"] = TensorSpec(dtype="uint8", shape=("K", side, side, 3))
-    values["frames"] = TensorSpec(dtype="uint8", shape=(p.length, side, side, 3))
     return values
 
 
@@ -151,7 +161,7 @@ def guided(stage: str) -> Guidance:
     )
 
 
-def _pixels(stage: str, x: str, out: str, conditions: dict[str, str], **more: Any) -> Denoise:
+def pixel_loop(stage: str, x: str, out: str, conditions: dict[str, str], **more: Any) -> Denoise:
     """A denoise op of one of the pixel networks."""
     return Denoise(
         graph=stage,
@@ -199,7 +209,8 @@ def prior_loop(schedule: str) -> Denoise:
     )
 
 
-def _stages(profile: Profile) -> tuple[Stage, ...]:
+def _stages() -> tuple[Stage, ...]:
+    """All but the last ones."""
     prior = prior_loop("cosine")
     told = {"image": "image", **TEXT, "fps": "fps"}
     known = {name: f"all_{name}" for name in TOLD}
@@ -214,7 +225,7 @@ def _stages(profile: Profile) -> tuple[Stage, ...]:
             ops=(
                 Run(graph="decoder_condition", inputs={**told, "row": "row"}, outputs=TOLD),
                 Noise(value="clip_noise"),
-                _pixels("decoder", "clip_noise", "clip", TOLD, guidance=guided("decoder")),
+                pixel_loop("decoder", "clip_noise", "clip", TOLD, guidance=guided("decoder")),
             ),
         ),
         Stage(
@@ -226,7 +237,9 @@ def _stages(profile: Profile) -> tuple[Stage, ...]:
                     outputs={"known": "known", **known},
                 ),
                 Noise(value="video_noise"),
-                _pixels("interpolation", "video_noise", "video_raw", {"known": "known", **known}),
+                pixel_loop(
+                    "interpolation", "video_noise", "video_raw", {"known": "known", **known}
+                ),
                 Run(
                     graph="keep_known",
                     inputs={"video": "video_raw", "clip": "clip"},
@@ -239,31 +252,10 @@ def _stages(profile: Profile) -> tuple[Stage, ...]:
             ops=(
                 Run(graph="upsample_low", inputs={"x": "video"}, outputs={"low": "upsampled"}),
                 Noise(value="low_noise"),
-                _pixels("super_res_low", "low_noise", "low_video", {"low": "upsampled"}),
+                pixel_loop("super_res_low", "low_noise", "low_video", {"low": "upsampled"}),
                 Run(
                     graph="frame_batch", inputs={"x": "low_video"}, outputs={"frames": "low_frames"}
                 ),
-            ),
-        ),
-        Stage(
-            name="super_res_high",
-            each=Each(
-                slices={"chunk": "low_frames"}, windows=(Window(symbol="K", size=profile.chunk),)
-            ),
-            collect={"chunk_frames": "frames"},
-            ops=(
-                Run(
-                    graph="upsample_high", inputs={"x": "chunk"}, outputs={"low": "chunk_upsampled"}
-                ),
-                Noise(value="high_noise", shared=True),
-                _pixels(
-                    "super_res_high",
-                    "high_noise",
-                    "high_chunk",
-                    {"low": "chunk_upsampled"},
-                    shared_noise=True,
-                ),
-                Run(graph="pixels", inputs={"x": "high_chunk"}, outputs={"frames": "chunk_frames"}),
             ),
         ),
     )

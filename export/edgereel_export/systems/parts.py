@@ -16,12 +16,23 @@ from edgereel.plan import (
     Size,
     Stage,
     TensorSpec,
+    Window,
 )
 
 from .sd_plan import decode_op, f32, frames_each, u8
 
-__all__ = ["Frames", "Part", "Values", "chunk_param", "decoded_by", "mode_of"]
+__all__ = [
+    "Frames",
+    "Part",
+    "Values",
+    "chunk_param",
+    "decoded_by",
+    "mode_of",
+    "tile_param",
+    "tiles",
+]
 
+_OVERLAP = 16  # rows and columns that neighbouring tiles share
 Values = dict[str, TensorSpec]
 
 
@@ -99,3 +110,20 @@ def chunk_param() -> dict[str, Param]:
             max=64,
         )
     }
+
+
+def tiles(size: str) -> tuple[Window, Window]:
+    """Tiles of as many rows and columns, TH and TW, of pictures as the param `size` says."""
+    sides = (Window(symbol=s, size=Ref(param=size), overlap=_OVERLAP) for s in ("TH", "TW"))
+    return (next(sides), next(sides))
+
+
+def tile_param(what: str) -> IntParam:
+    """The size of tiles, for what is done to them."""
+    return IntParam(
+        description=f"side of the parts of a small picture to {what}, for less memory; 0 is all",
+        default=0,
+        min=0,
+        max=2048,
+        multiple=8,
+    )

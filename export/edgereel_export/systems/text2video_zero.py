@@ -174,6 +174,7 @@ def load(checkpoint: Path, extras: Extras = NO_EXTRAS) -> Text2VideoZero:
         InputError: a file is missing, damaged, or does not belong to Stable Diffusion 1.x.
     """
     extras.refuse_temporal("text2video-zero")
+    extras.refuse_high("text2video-zero")
     kind = diffusers_folder.check_kind(checkpoint)
     _check_controls(kind, extras.controlnets)
     config, unet_weights = diffusers_folder.component(checkpoint, "unet")

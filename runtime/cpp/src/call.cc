@@ -24,7 +24,7 @@ Call::Call(const Asked& asked, const Arrays& given_noise)
     : plan(asked.plan),
       mode(asked.mode),
       params(asked.params),
-      draws(seed_of(asked.params), given_noise, asked.mode) {
+      draws(seed_of(asked.params), given_noise, first_keys(asked.mode, asked.params)) {
   for (const auto& entry : mode.rows) kept[entry.first] = kept_rows(entry.first);
   for (const Stage& stage : mode.stages) {
     for (const Op& op : stage.ops) {

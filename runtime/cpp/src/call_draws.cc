@@ -1,8 +1,8 @@
 #include "call_draws.hpp"
 
 #include <algorithm>
-#include <set>
 
+#include "call_start.hpp"
 #include "errors.hpp"
 #include "noise.hpp"
 #include "ops.hpp"
@@ -15,38 +15,56 @@ bool digits(const std::string& text) {
   return !text.empty() && std::all_of(text.begin(), text.end(), digit);
 }
 
-// A key without the chunk behind it.
-std::string without_chunk(const std::string& key) {
+// A key with 0 for the number of its chunk.
+std::string of_first_chunk(const std::string& key) {
   const std::size_t open = key.rfind('[');
   if (open == std::string::npos || key.back() != ']') return key;
-  return digits(key.substr(open + 1, key.size() - open - 2)) ? key.substr(0, open) : key;
+  const bool numbered = digits(key.substr(open + 1, key.size() - open - 2));
+  return numbered ? key.substr(0, open) + "[0]" : key;
+}
+
+// A key of the first chunk with 0 for the number of its step.
+std::string of_first_step(const std::string& key) {
+  const std::size_t end =
+      key.size() - (key.size() > 3 && key.substr(key.size() - 3) == "[0]" ? 3 : 0);
+  const std::size_t dot = key.rfind('.', end);
+  const bool numbered = dot != std::string::npos && digits(key.substr(dot + 1, end - dot - 1));
+  return numbered ? key.substr(0, dot) + ".0" + key.substr(end) : key;
 }
 
 }  // namespace
 
-Draws::Draws(std::uint64_t seed, Arrays given, const Mode& mode)
-    : seed_(seed), given_(std::move(given)) {
-  std::set<std::string> once, steps;
+FirstKeys first_keys(const Mode& mode, const Values& params) {
+  FirstKeys found;
   for (const Stage& stage : mode.stages) {
+    const auto key = [&](const std::string& name, const Flag& shared) {
+      return stage.each && !is_set(shared, params) ? name + "[0]" : name;
+    };
     for (const Op& op : stage.ops) {
-      if (const auto* noise = std::get_if<Noise>(&op)) once.insert(noise->value);
-      if (const auto* renoise = std::get_if<Renoise>(&op)) once.insert(renoise->noise);
-      const auto* denoise = std::get_if<Denoise>(&op);
-      if (denoise != nullptr && denoise->noise) steps.insert(*denoise->noise);
+      if (const auto* noise = std::get_if<Noise>(&op)) {
+        found.once.insert(key(noise->value, noise->shared));
+      } else if (const auto* renoise = std::get_if<Renoise>(&op)) {
+        found.once.insert(key(renoise->noise, renoise->shared_noise));
+      } else if (const auto* denoise = std::get_if<Denoise>(&op)) {
+        if (denoise->noise) found.steps.insert(key(*denoise->noise + ".0", denoise->shared_noise));
+      }
     }
   }
+  return found;
+}
+
+Draws::Draws(std::uint64_t seed, Arrays given, const FirstKeys& keys)
+    : seed_(seed), given_(std::move(given)) {
   for (const auto& entry : given_) {
-    const std::string whole = without_chunk(entry.first);
-    const std::size_t dot = whole.rfind('.');
-    const bool of_step = dot != std::string::npos && steps.count(whole.substr(0, dot)) &&
-                         digits(whole.substr(dot + 1));
-    if (once.count(whole) || of_step) continue;
-    Words known(once.begin(), once.end());
-    for (const std::string& stream : steps) known.push_back(stream + ".0");
-    fail(Kind::kInput, "the given noise " + shown(entry.first) +
-                           " is not drawn in this mode; expected keys like " +
-                           (known.empty() ? "(it draws none)" : names(known)) +
-                           ". Correct the key, or drop it.");
+    const std::string key = of_first_chunk(entry.first);
+    if (keys.once.count(key) || keys.steps.count(of_first_step(key))) continue;
+    std::set<std::string> known = keys.once;
+    known.insert(keys.steps.begin(), keys.steps.end());
+    fail(Kind::kInput,
+         "the given noise " + shown(entry.first) +
+             " is not drawn in this mode; expected keys like " +
+             (known.empty() ? "(it draws none)" : names(Words(known.begin(), known.end()))) +
+             ". Correct the key, or drop it.");
   }
 }
 

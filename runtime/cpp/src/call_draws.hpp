@@ -2,8 +2,10 @@
 #pragma once
 
 #include <optional>
+#include <set>
 
 #include "backend.hpp"
+#include "params.hpp"
 
 namespace edgereel_runtime {
 
@@ -16,11 +18,17 @@ struct Wanted {
   bool part = false;                  // only the first entries of the draw are wanted
 };
 
+// The keys of the draws of noise and renoise ops, and of denoise ops: step 0, chunk 0.
+struct FirstKeys {
+  std::set<std::string> once, steps;
+};
+FirstKeys first_keys(const Mode& mode, const Values& params);
+
 class Draws {
  public:
   // `given` replaces draws, by the keys of engines/README.md; throws Error for a key that belongs
   // to none.
-  Draws(std::uint64_t seed, Arrays given, const Mode& mode);
+  Draws(std::uint64_t seed, Arrays given, const FirstKeys& keys);
 
   // f32, standard normal; throws Error if what was given does not fit.
   Array draw(const Wanted& wanted) const;

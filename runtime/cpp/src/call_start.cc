@@ -124,6 +124,11 @@ const std::string& word_of(const Word& field, const Values& params) {
                         : std::get<std::string>(field);
 }
 
+bool is_set(const Flag& field, const Values& params) {
+  const auto* ref = std::get_if<Ref>(&field);
+  return ref != nullptr ? std::get<Int>(params.at(ref->param)) != 0 : std::get<bool>(field);
+}
+
 Arrays read_videos(const Mode& mode, const Values& params) {
   Arrays videos;
   for (const auto& [name, param] : mode.params) {

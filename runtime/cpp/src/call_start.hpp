@@ -12,6 +12,7 @@ using Numbers = Named<std::int64_t>;  // the sizes of symbols
 Scalar number_of(const Number& field, const Values& params);
 Scalar number_of(const Whole& field, const Values& params);
 const std::string& word_of(const Word& field, const Values& params);
+bool is_set(const Flag& field, const Values& params);
 
 // The frames of every video param, u8 [F, H, W, 3], by name; throws Error.
 Arrays read_videos(const Mode& mode, const Values& params);

@@ -32,7 +32,7 @@ class Flow : public SamplingRules {
   const TensorSpec& same(const std::string& place, const std::string& x, const std::string& out);
   void bind(const std::string& place, const Named<std::string>& values,
             const Named<TensorSpec>& tensors, Sizes& sizes, bool making);
-  void check_led(const std::string& place, const std::string& value, bool shared) const;
+  void check_shared(const std::string& place, const std::string& value, const Flag& shared);
   const GraphSpec& graph_of(const std::string& place, const std::string& name) const;
   void stream(const std::string& place, const std::string& name, Set& streams);
 
@@ -145,7 +145,7 @@ void Flow::check_outputs(const std::string& place, const Tokenize& op, const Sha
 void Flow::check_op(const std::string& place, const Noise& op) {
   stream(place + ".value", op.value, once_streams_);
   const TensorSpec& spec = make(place + ".value", op.value);
-  check_led(place, op.value, op.shared);
+  check_shared(place + ".shared", op.value, op.shared);
   fit(place + ".value", op.value, spec, {"float32", spec.shape});
 }
 
@@ -198,14 +198,16 @@ void Flow::check_step(const std::string& place, const Denoise& op) {
 
 void Flow::check_stream(const std::string& place, const Denoise& op, const GraphSpec& graph) {
   const bool empty = !op.noise || op.noise->empty();
-  if (op.noise.has_value() != graph.inputs.has("noise") || (op.shared_noise && empty)) {
+  const bool* plain = std::get_if<bool>(&op.shared_noise);
+  const bool may_share = plain == nullptr || *plain;
+  if (op.noise.has_value() != graph.inputs.has("noise") || (may_share && empty)) {
     wrong(place + ".noise", "is " + (op.noise ? shown(*op.noise) : "None"),
           "a stream name exactly if the graph reads noise");
   }
   if (!op.noise) return;
   // The parts of one trajectory share a stream, whose draws its steps number.
   stream(place + ".noise", *op.noise, op.range ? part_streams_ : once_streams_);
-  check_led(place, op.x, op.shared_noise);
+  check_shared(place + ".shared_noise", op.x, op.shared_noise);
 }
 
 void Flow::check_op(const std::string& place, const Renoise& op) {
@@ -220,7 +222,7 @@ void Flow::check_op(const std::string& place, const Renoise& op) {
   }
   if (op.along) find(place + ".along", *op.along, trajectories_, "denoised value before");
   same(place, op.x, op.out);
-  check_led(place, op.x, op.shared_noise);
+  check_shared(place + ".shared_noise", op.x, op.shared_noise);
 }
 
 const TensorSpec& Flow::same(const std::string& place, const std::string& x,
@@ -250,10 +252,12 @@ void Flow::bind(const std::string& place, const Named<std::string>& values,
 }
 
 // In led chunks, what is drawn for the first entries is what the first chunk drew.
-void Flow::check_led(const std::string& place, const std::string& value, bool shared) const {
+void Flow::check_shared(const std::string& place, const std::string& value, const Flag& shared) {
+  const auto* ref = std::get_if<Ref>(&shared);
+  if (ref != nullptr) referred(place, ref->param, {std::nullopt, true});
   const Shape& shape = mode.values.at(value).shape;
   const Axis axis = shape.empty() ? Axis(Int(0)) : shape[0];
-  if (!led || shared) return;
+  if (!led || (ref == nullptr && std::get<bool>(shared))) return;
   if (axis != Axis(*led)) {
     wrong(place, "draws for " + shown(value) + ", whose axis 0 is " + shown(axis),
           shown(*led) + ", or shared");

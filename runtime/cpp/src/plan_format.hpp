@@ -23,6 +23,7 @@ struct Ref {
 using Number = std::variant<double, Ref>;
 using Whole = std::variant<Int, Ref>;
 using Word = std::variant<std::string, Ref>;
+using Flag = std::variant<bool, Ref>;  // a param is an int, and 0 is no
 
 using Axis = std::variant<Int, std::string>;
 using Shape = std::vector<Axis>;
@@ -88,7 +89,7 @@ struct Tokenize {
 
 struct Noise {
   std::string value;
-  bool shared = false;
+  Flag shared = false;
 };
 
 struct Run {
@@ -122,7 +123,7 @@ struct Denoise {
   std::optional<Guidance> guidance;
   std::optional<Range> range;
   std::optional<std::string> noise;
-  bool shared_noise = false;
+  Flag shared_noise = false;
   Named<std::string> spacings;
 };
 
@@ -131,7 +132,7 @@ struct Renoise {
   std::optional<Whole> from;
   Whole to;
   std::string noise;
-  bool shared_noise = false;
+  Flag shared_noise = false;
   std::optional<std::string> along;
 };
 

@@ -219,9 +219,9 @@ class Running {
   }
 
   // Noise of the sizes; shared noise is one draw for every index of axis 0.
-  Array draw(Wanted wanted, const View& view, bool shared) const {
+  Array draw(Wanted wanted, const View& view, const Flag& shared) const {
     const Dims dims = wanted.dims;
-    if (shared) {
+    if (is_set(shared, call_.params)) {
       wanted.dims.erase(wanted.dims.begin());
       return repeated(call_.draws.draw(wanted), dims[0]);
     }
