@@ -39,10 +39,14 @@ from .extras import NO_EXTRAS, Extras
 from .make_a_video_karlo import KarloCascade, load_karlo
 from .make_a_video_plan import Widths, modes
 from .make_a_video_profile import Profile
+from .make_a_video_sizes import drawn
 
 __all__ = ["CHECKPOINTS", "MakeAVideo", "Profile", "load", "tiny"]
 
-CHECKPOINTS = {"shapes": CHECKPOINT}  # --size NAME: checkpoints that come with Edgereel
+CHECKPOINTS = {  # --size NAME: what comes with Edgereel
+    "shapes": CHECKPOINT,
+    "published": Path(__file__).with_name("make_a_video_published.json"),
+}
 
 
 @dataclass
@@ -208,7 +212,9 @@ def _pick(values: dict[str, Tensor], names: tuple[str, ...]) -> list[Tensor]:
 
 
 def load(checkpoint: Path, extras: Extras = NO_EXTRAS) -> MakeAVideo | KarloCascade:
-    """The cascade of a checkpoint folder, whose layout may be Karlo's (karlo_checkpoint.py).
+    """The cascade of a checkpoint folder, which may be Karlo's, or of a file of sizes.
+
+    See karlo_checkpoint.py for the one, make_a_video_sizes.py for the other.
 
     Raises:
         InputError: a file is missing, damaged, or does not belong to this system.
@@ -217,6 +223,8 @@ def load(checkpoint: Path, extras: Extras = NO_EXTRAS) -> MakeAVideo | KarloCasc
     if is_karlo(checkpoint):
         return load_karlo(checkpoint, extras)
     extras.refuse_temporal("stages of your own, which have their layers over frames")
+    if checkpoint.is_file():
+        return MakeAVideo(*drawn(checkpoint, _KINDS, _made))
     return _load_own(checkpoint)
 
 
@@ -261,17 +269,22 @@ _KINDS: dict[str, Any] = {
 
 def _network(folder: Path, name: str) -> nn.Module:
     """One stage, its weights loaded."""
-    config = read_config(folder)
+    module = _made(name, read_config(folder), folder / "config.json")
+    fill(module, read_weights(folder), folder)
+    return module
+
+
+def _made(name: str, config: dict[str, Any], place: Path) -> nn.Module:
+    """One stage of the sizes that a file says."""
     try:
         module = _KINDS[name](config)
     except Exception as error:  # torch and transformers raise many kinds for impossible sizes
         raise InputError(
-            f"checkpoint: {folder / 'config.json'} does not describe a {name} "
+            f"checkpoint: {place} does not describe a {name} "
             f"({' '.join(str(error).split()):.200}); expected the sizes of its weights. Check that "
-            f"the folder belongs to this system."
+            f"it belongs to this system."
         ) from None
     assert isinstance(module, nn.Module)
-    fill(module, read_weights(folder), folder)
     return module
 
 
