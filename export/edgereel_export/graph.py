@@ -198,11 +198,12 @@ def _check(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's advice about its own internals."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Without the exporter's advice about its own internals, or a line per drawn weight."""
+    levels = {logger: logger.level for logger in map(logging.getLogger, ("torch.onnx", "onnx_ir"))}
+    for logger in levels:
+        logger.setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-    logger.setLevel(level)
+    for logger, level in levels.items():
+        logger.setLevel(level)

@@ -9,6 +9,7 @@ to stderr.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -27,7 +28,7 @@ from edgereel.errors import EdgereelError, EngineError
 from edgereel_export import precision, trt_attention, trt_layout, trt_weights
 from edgereel_export.float16_range import Ranges
 from edgereel_export.trt_job import Job, Made
-from edgereel_export.trt_listen import Log, monitor
+from edgereel_export.trt_listen import Log, monitor, writer
 from edgereel_export.trt_prepare import prepare
 
 __all__ = ["Job", "Made", "compile_graph", "compile_logged", "main"]
@@ -62,8 +63,9 @@ def compile_logged(job: Job, progress: Callable[[float, str], bool]) -> tuple[Ma
         building = _Building(trt, job, progress, _replaceable(model, job))
         ir.save(model, graph, external_data=f"{graph.name}.data")
         del model
+        gc.collect()  # its weights are mapped, which counts as memory
         progress(PREPARED, "parsing")
-        target.write_bytes(building.build(graph))
+        building.build(graph)
     except EngineError as error:
         raise EngineError(f"graph {job.graph}: {error}") from None
     finally:
@@ -141,8 +143,8 @@ class _Building:
         self.builder = trt.module.Builder(self.log.logger)
         self.decomposed: list[str] = []
 
-    def build(self, graph: Path) -> Any:
-        """The serialised engine of an ONNX file."""
+    def build(self, graph: Path) -> None:
+        """Writes the serialised engine of an ONNX file to the job's target."""
         if self.job.plugin:
             kernel_library.register_plugin(self.trt.module)
         network = self.parsed(graph)
@@ -150,14 +152,26 @@ class _Building:
             self.trt, network, lambda config: self._capabilities(config)
         )
         config = self._config()
-        plan = self.builder.build_serialized_network(network, config)
-        if plan is None:
+        if not self._write(network, config):
             raise EngineError(
                 f"{self.trt} cannot build it ({'; '.join(self.log.errors[-2:]) or 'no reason'}); "
                 "expected a graph its kernels cover; keep the named node float32, change it in the "
                 "exporter, or report the message"
             )
-        return plan
+
+    def _write(self, network: Any, config: Any) -> bool:
+        """Whether the engine was built and written."""
+        target = Path(self.job.target)
+        if hasattr(self.builder, "build_serialized_network_to_stream"):
+            with target.open("wb") as file:
+                done = self.builder.build_serialized_network_to_stream(
+                    network, config, writer(self.trt, file)
+                )
+            return bool(done)
+        plan = self.builder.build_serialized_network(network, config)
+        if plan is not None:
+            target.write_bytes(plan)
+        return plan is not None
 
     def parsed(self, graph: Path) -> Any:
         """The network of an ONNX file, whose weights that can be replaced are marked."""

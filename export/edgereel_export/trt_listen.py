@@ -1,14 +1,14 @@
-"""What TensorRT says while it builds: errors, facts about the engine, progress."""
+"""What TensorRT says while it builds: errors, facts about the engine, progress, the engine."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, BinaryIO
 
 from edgereel.backends.trt_library import Library
 
-__all__ = ["Log", "monitor"]
+__all__ = ["Log", "monitor", "writer"]
 
 _DATATYPE = re.compile(r"Outputs: \[(.*?)\], Tactic")
 _TYPE = re.compile(r"Datatype: (\w+)")
@@ -83,3 +83,16 @@ def monitor(trt: Library, progress: Callable[[float, str], bool]) -> Any:
             return within
 
     return Monitor()
+
+
+def writer(trt: Library, file: BinaryIO) -> Any:
+    """Takes the serialised engine as it is made, so that it is never in memory as a whole."""
+
+    class Writer(trt.module.IStreamWriter):  # type: ignore[name-defined, misc]
+        def __init__(self) -> None:
+            super().__init__()
+
+        def write(self, data: Any) -> int:
+            return file.write(data)
+
+    return Writer()

@@ -42,8 +42,8 @@ class Limits:
 # fp16: eleven bits, and errors add up through a network. Those cascades with graphs typed as for
 # engines, on ONNX Runtime: drift up to 1.1e-3, frames 60 dB apart, flicker error 0.34; with too few
 # steps to make a good video, 5.7e-2, 43 dB and 1.7. Published networks are deeper.
-# bf16: three bits less. By OpenVINO, Emu Video and LaVie of drawn shapes: drift up to 3.5e-2, frames
-# 45 and 56 dB apart, flicker error up to 1.2.
+# bf16: three bits less. By OpenVINO, Emu Video and LaVie of drawn shapes: drift up to 3.5e-2,
+# frames 45 and 56 dB apart, flicker error up to 1.2.
 LIMITS = {
     "fp32": Limits(1e-3, 1e-2, 45.0, 0.99, 1.5),
     "fp16": Limits(3e-2, 1e-1, 30.0, 0.90, 6.0),

@@ -7,7 +7,7 @@ __all__ = ["size", "table"]
 
 def size(count: float) -> str:
     """A number of bytes for people: 512 B, 1.5 KiB, 20 MiB."""
-    units = ["B", "KiB", "MiB", "GiB"]
+    units = ["B", "KiB", "MiB", "GiB", "TiB"]
     while count >= 1024 and len(units) > 1:
         count /= 1024
         del units[0]

@@ -56,9 +56,9 @@ def attend_frames(
     parts = qkv.reshape(rows, frames, pixels, 3, heads, -1).permute(3, 0, 2, 4, 1, 5)
     q, k, v = parts.flatten(1, 2).unbind()  # [B*S, heads, F, d]
     if turns is not None:
-        turns = Turns(turns.cos.to(q.dtype), turns.sin.to(q.dtype), interleaved)
+        turns = Turns(turns.cos.to(q), turns.sin.to(q), interleaved)
         q, k = _turned(q, turns), _turned(k, turns)
-    mask = None if bias is None else bias[None].to(q.dtype)
+    mask = None if bias is None else bias[None].to(q)
     h = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
     h = h.reshape(rows, pixels, heads, frames, -1).permute(0, 3, 1, 2, 4)
     return h.reshape(rows, frames, pixels, -1)

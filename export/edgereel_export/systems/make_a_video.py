@@ -41,11 +41,15 @@ from .make_a_video_high import High, Network, Small
 from .make_a_video_karlo import KarloCascade, load_karlo
 from .make_a_video_plan import Widths, modes
 from .make_a_video_profile import Profile
+from .make_a_video_sizes import drawn
 from .make_a_video_x4 import read_high
 
 __all__ = ["CHECKPOINTS", "MakeAVideo", "Profile", "load", "tiny"]
 
-CHECKPOINTS = {"shapes": CHECKPOINT}  # --size NAME: checkpoints that come with Edgereel
+CHECKPOINTS = {  # --size NAME: what comes with Edgereel
+    "shapes": CHECKPOINT,
+    "published": Path(__file__).with_name("make_a_video_published.json"),
+}
 
 
 @dataclass
@@ -197,7 +201,9 @@ def _pick(values: dict[str, Tensor], names: tuple[str, ...]) -> list[Tensor]:
 
 
 def load(checkpoint: Path, extras: Extras = NO_EXTRAS) -> MakeAVideo | KarloCascade:
-    """The cascade of a checkpoint folder, whose layout may be Karlo's (karlo_checkpoint.py).
+    """The cascade of a checkpoint folder, which may be Karlo's, or of a file of sizes.
+
+    See karlo_checkpoint.py for the one, make_a_video_sizes.py for the other.
 
     Raises:
         InputError: a file is missing, damaged, or does not belong to this system.
@@ -206,6 +212,10 @@ def load(checkpoint: Path, extras: Extras = NO_EXTRAS) -> MakeAVideo | KarloCasc
     if is_karlo(checkpoint):
         return load_karlo(checkpoint, extras)
     extras.refuse_temporal("stages of your own, which have their layers over frames")
+    if checkpoint.is_file():
+        extras.refuse_high("sizes in a file, which has the last stage's")
+        profile, networks, tokens = drawn(checkpoint, _KINDS, _made)
+        return MakeAVideo(profile, networks, tokens, _own_high(networks.pop(_HIGH), profile))
     return _load_own(checkpoint, extras.super_res_high)
 
 
@@ -225,18 +235,18 @@ def _load_own(checkpoint: Path, given: str | None = None) -> MakeAVideo:
     if not place.is_file():
         raise InputError(f"checkpoint: {place} is missing. Copy the checkpoint again.")
     low = profile.size * profile.scale_low
-    high = read_high(given, low, profile.scale_high) if given else _own_high(checkpoint, profile)
+    high = read_high(given, low, profile.scale_high) if given else None
     networks = {name: _network(checkpoint / name, name) for name in _KINDS if name != _HIGH}
     pad = read_config(checkpoint / "text_encoder").get("pad_token_id", 0)
     text = place.read_text(encoding="utf-8")
     prior = networks["prior"]
     assert isinstance(prior, Prior)
+    high = high or _own_high(_network(checkpoint / _HIGH, _HIGH), profile)
     return MakeAVideo(profile, networks, Tokens(text, prior.config.tokens, int(pad)), high)
 
 
-def _own_high(checkpoint: Path, profile: Profile) -> Network:
+def _own_high(unet: nn.Module, profile: Profile) -> Network:
     """The checkpoint's own last stage."""
-    unet = _network(checkpoint / _HIGH, _HIGH)
     assert isinstance(unet, UNet)
     return Network(
         profile.size * profile.scale_low,
@@ -267,17 +277,22 @@ _KINDS: dict[str, Any] = {
 
 def _network(folder: Path, name: str) -> nn.Module:
     """One stage, its weights loaded."""
-    config = read_config(folder)
+    module = _made(name, read_config(folder), folder / "config.json")
+    fill(module, read_weights(folder), folder)
+    return module
+
+
+def _made(name: str, config: dict[str, Any], place: Path) -> nn.Module:
+    """One stage of the sizes that a file says."""
     try:
         module = _KINDS[name](config)
     except Exception as error:  # torch and transformers raise many kinds for impossible sizes
         raise InputError(
-            f"checkpoint: {folder / 'config.json'} does not describe a {name} "
+            f"checkpoint: {place} does not describe a {name} "
             f"({' '.join(str(error).split()):.200}); expected the sizes of its weights. Check that "
-            f"the folder belongs to this system."
+            f"it belongs to this system."
         ) from None
     assert isinstance(module, nn.Module)
-    fill(module, read_weights(folder), folder)
     return module
 
 
