@@ -258,11 +258,10 @@ def test_params_reach_the_pictures(upscaled: Upscaled, name: str, value: Any) ->
     assert bool(np.abs(plain.astype(int) - other).max() > 0) is changes
 
 
-@pytest.mark.parametrize("name", ["clipped", "super_res_high", "smaller"])
-def test_graphs_are_those_of_onnx(upscaled: Upscaled, tmp_path: Path, name: str) -> None:
-    """Compared with PyTorch as they are exported; the others are of other systems too."""
-    spec = export(upscaled.graphs[name], name, tmp_path)
-    wanted = upscaled.document.graphs[name]
+def test_onnx_runtime_takes_the_same_step(upscaled: Upscaled, tmp_path: Path) -> None:
+    """Compared with PyTorch as it is exported; the larger of the other graphs are LaVie's too."""
+    spec = export(upscaled.graphs["super_res_high"], "super_res_high", tmp_path)
+    wanted = upscaled.document.graphs["super_res_high"]
     assert (spec.inputs, spec.outputs) == (wanted.inputs, wanted.outputs)
 
 
