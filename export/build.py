@@ -9,16 +9,17 @@ import sys
 def _main() -> int:
     try:
         from edgereel_export.cli import main
+
+        return main() or 0
     except ModuleNotFoundError as error:
         print(
             f"build.py: error: the module {error.name} is not installed for {sys.executable}; "
             "building needs the exporter and its libraries: "
-            "run `pip install -e '.[ort,export]'` in the repository, "
-            "or `make demo`, which does it in .venv.",
+            "run `pip install -e '.[ort,export]'` in the repository, or `make demo`, which does it "
+            "in .venv, and then `. .venv/bin/activate`.",
             file=sys.stderr,
         )
         return 2
-    return main() or 0
 
 
 if __name__ == "__main__":

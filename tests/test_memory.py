@@ -62,7 +62,8 @@ def test_what_does_not_fit_is_refused_before_anything_loads(
     huge = {"frames": 10**5, "frames_at_once": 10**4, "height": 64, "width": 64}
     with pytest.raises(InputError, match=r"'frames' needs 1\.\d+ GiB .* 1 GiB .*") as caught:
         cascade(mode="paint", params=huge)
-    assert str(caught.value).endswith("Use a smaller frames_at_once or fewer frames.")
+    todo = "Use a smaller frames_at_once or fewer frames or a smaller height or a smaller width."
+    assert str(caught.value).endswith(todo)
     assert not cascade._interpreter.engines
     flags = [f"--{name.replace('_', '-')}={number}" for name, number in huge.items()]
     assert cli.main(["generate", str(folder), "--mode", "paint", *flags, "-o", "no"]) == 2

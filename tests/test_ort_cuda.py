@@ -214,7 +214,7 @@ def test_memory_is_that_of_the_gpu(machine: Any, toy: Path) -> None:
     [
         (
             lambda p: p.setattr(onnxruntime, "get_available_providers", lambda: PROVIDERS[1:]),
-            r"without its CUDAExecutionProvider; pip uninstall onnxruntime, then pip install",
+            r"without its CUDAExecutionProvider; pip uninstall onnxruntime onnxruntime-gpu, then",
         ),
         (lambda p: p.setattr(ort_cuda, "device", lambda: None), "no CUDA GPU answers here"),
         (

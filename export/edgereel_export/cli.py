@@ -249,10 +249,16 @@ def _checkpoint(given: Path | None, size: str | None, own: dict[str, Path]) -> P
         if not given.exists():  # a file is told apart by the system
             raise InputError(
                 f"--checkpoint {given} is no folder; expected the top folder of trained stages. "
-                f"Correct the path."
+                f"Correct the path; one on a hub is downloaded before, for example with "
+                f"`hf download NAME --local-dir DIR`."
             )
         return given
     if size in own:
+        if not own[size].exists():
+            raise InputError(
+                f"--size {size} has no checkpoint at {own[size]}; expected a clone of Edgereel, as "
+                f"installed packages leave it out. Run `python export/build.py` in a clone."
+            )
         return own[size]
     known = f"one of {', '.join(own)}, or " if own else ""
     raise InputError(

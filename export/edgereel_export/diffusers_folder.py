@@ -69,6 +69,7 @@ _PLACES = (  # a name that gives a folder away, what the folder is, and what to 
     ("model_index.json", "a whole pipeline", "Give the folder of one part."),
     ("cascade.json", "a Make-A-Video checkpoint", "Build it as make-a-video."),
     ("lavie_base.pt", "a LaVie checkpoint", "Build it as lavie."),
+    ("lavie_base.safetensors", "a LaVie checkpoint", "Build it as lavie."),
     ("plan.json", "a cascade that is exported already", "Run it with `edgereel generate`."),
     ("adapter_config.json", "a LoRA", "Give the folder of its base model."),
     ("pytorch_lora_weights.safetensors", "a LoRA", "Give the folder of its base model."),

@@ -194,8 +194,10 @@ def _command(words: Sequence[str]) -> int:
         print(f"edgereel {__version__}")
         return 0
     if words[0] not in COMMANDS:
+        building = "Cascades are built and compiled by `python export/build.py`. "
         raise InputError(
             f"There is no command {words[0]!r}. Expected one of {', '.join(COMMANDS)}. "
+            f"{building if words[0] in ('build', 'compile', 'export') else ''}"
             "`edgereel -h` says what each one does."
         )
     with _terminable():

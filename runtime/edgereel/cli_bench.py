@@ -72,9 +72,13 @@ def _options(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, object
     if options.help is None:
         for name in ("warmup", "duration"):
             if getattr(options, name) < 0:
-                raise InputError(f"--{name} is {getattr(options, name)}; expected at least 0.")
+                raise InputError(
+                    f"--{name} is {getattr(options, name)}; expected at least 0. Change it."
+                )
         if options.iterations < 1:
-            raise InputError(f"--iterations is {options.iterations}; expected at least 1.")
+            raise InputError(
+                f"--iterations is {options.iterations}; expected at least 1. Change it."
+            )
     return options, given
 
 

@@ -6,8 +6,6 @@ import platform
 import subprocess
 from importlib import metadata
 
-import imageio_ffmpeg
-
 from edgereel import kernel_library
 from edgereel.backends import BACKENDS
 
@@ -24,7 +22,7 @@ def doctor() -> list[tuple[str, str, str]]:
     rows = [
         ("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}", ""),
         *((name, _version(name), "") for name in ("edgereel", "numpy", "tokenizers", "msgspec")),
-        ("onnxruntime", ort, ""),
+        ("onnxruntime", ort, _both()),
         ("openvino", openvino or "not installed", ""),
         *((name, found or "not installed", "") for name, found in builders.items()),
         ("CUDA driver", driver, ""),
@@ -44,7 +42,7 @@ def _backends(providers: list[str], *, gpus: bool, trt: bool) -> list[tuple[str,
     install = "pip install 'edgereel[{}]'"
     rtx = "onnxruntime-ep-nv-tensorrt-rtx"
     plugin = _imported(rtx.replace("-", "_")) is not None
-    swap = "pip uninstall onnxruntime, then " + install.format("ort-gpu")
+    swap = "pip uninstall onnxruntime onnxruntime-gpu, then " + install.format("ort-gpu")
     openvino = [(_imported("openvino") is not None, "openvino", install.format("openvino"))]
     needs: list[tuple[str, list[tuple[bool, str, str]]]] = [
         ("ort", [(bool(providers), "onnxruntime", install.format("ort"))]),
@@ -115,6 +113,17 @@ def _onnxruntime() -> tuple[list[str], str]:
     return providers, f"{version} ({short})"
 
 
+def _both() -> str:
+    """What to do if two distributions have written into the one module."""
+    names = ("onnxruntime", "onnxruntime-gpu")
+    if "not installed" in map(_version, names):
+        return ""
+    return (
+        f"pip uninstall {' '.join(names)}, as both are here and own the same files, then pip "
+        "install 'edgereel[ort]' or 'edgereel[ort-gpu]'"
+    )
+
+
 def _gpus() -> tuple[list[str], str]:
     """A line per GPU, and the driver's CUDA version, without any CUDA library."""
     try:
@@ -151,9 +160,11 @@ def _gpu(cuda: ctypes.CDLL, index: int) -> str:
 def _ffmpeg() -> tuple[str, str]:
     """Version of the ffmpeg that writes videos, and what to do if there is none."""
     try:
+        import imageio_ffmpeg  # here, so that the commands are there without it
+
         command = [str(imageio_ffmpeg.get_ffmpeg_exe()), "-hide_banner", "-version"]
         text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
+    except (ImportError, OSError, RuntimeError, subprocess.CalledProcessError) as error:
         return f"broken: {error}", "pip install --force-reinstall imageio-ffmpeg"
     return text.splitlines()[0].removeprefix("ffmpeg version ").split(" Copyright")[0], ""
 

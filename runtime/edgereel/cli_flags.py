@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from edgereel import pipeline, plan
+from edgereel import cli_unknown, pipeline, plan
 from edgereel.backends import BACKENDS
 from edgereel.errors import InputError
 from edgereel.pipeline import Cascade
@@ -98,11 +98,19 @@ def cascade_options(
             f"No cascade folder is given. Expected `{parser.usage}`. Build one with `python "
             "export/build.py`, or pass one you have."
         )
-    name, mode = pick_mode(plan.load(folder or bare[0]), options.mode)
+    loaded = plan.load(folder or bare[0])
+    name, mode = pick_mode(loaded, options.mode)
     add_flags(parser, name, mode)
     if options.help:
         return argparse.Namespace(help=parser.format_help()), {}
-    options = parser.parse_args(words)
+    options, rest = parser.parse_known_args(words)
+    if rest:
+        others = {
+            other: [flag for each in found.params.items() for flag in flags(*each)]
+            for other, found in loaded.modes.items()
+        }
+        known = [*parser._option_string_actions, *mode.params]
+        raise cli_unknown.unknown(rest, known, others, f"{parser.prog} {options.folder} -h")
     options.help = None
     return options, values(mode, options, options.set)
 

@@ -46,7 +46,7 @@ def picture(plan: Plan, mode: str) -> str:
     name = found[mode]
     if name is None:
         able = [name for name, param in found.items() if param is not None]
-        choice = f"one of {', '.join(able)}. Choose it, or" if able else "one, which it lacks. Only"
+        choice = f"one of {', '.join(able)}. Choose it, or" if able else "which it lacks. Only"
         raise InputError(
             f"mode {mode!r} of {plan.name} does not begin with one picture, so it cannot be "
             f"continued; expected a mode that does, {choice} make a single clip."

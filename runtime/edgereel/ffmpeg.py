@@ -18,13 +18,13 @@ def program() -> list[str]:
     """The start of every command line: the binary, told to be quiet but for errors.
 
     Raises:
-        BackendUnavailable: imageio-ffmpeg has no binary for this machine.
+        BackendUnavailable: imageio-ffmpeg is not there, or has no binary for this machine.
     """
-    import imageio_ffmpeg  # here, so that a call that reads and writes no file does without it
-
     try:
+        import imageio_ffmpeg  # here, so that a call that reads and writes no file does without it
+
         return [str(imageio_ffmpeg.get_ffmpeg_exe()), "-hide_banner", "-loglevel", "error"]
-    except RuntimeError as error:
+    except (ImportError, RuntimeError) as error:
         raise _unavailable(error) from None
 
 

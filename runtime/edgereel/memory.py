@@ -146,9 +146,23 @@ def _smaller(mode: Mode, stage: Stage) -> Iterator[str]:
             param = mode.params[window.size.param]
             every = isinstance(param, IntParam) and param.min == 0
             yield f"a smaller {window.size.param}" + (" (0 takes all)" if every else "")
-    frames = _frames_param(mode)
-    if frames is not None:
+    frames, deciding = _frames_param(mode), _deciding(mode, stage)
+    of_a_size = any(size.param == frames for size in mode.sizes.values())
+    if frames is not None and (frames in deciding or not of_a_size):
         yield f"fewer {frames}" if frames.endswith("frames") else f"a smaller {frames}"
+    yield from (f"a smaller {name}" for name in mode.params if name in deciding - {frames})
+
+
+def _deciding(mode: Mode, stage: Stage) -> set[str | None]:
+    """The params that decide the sizes of what a stage works on."""
+    names = [name for op in stage.ops for name in (*reads(op), *writes(op))]
+    axes = [axis for name in (*names, *stage.collect.values()) for axis in mode.values[name].shape]
+    found: set[str | None] = set()
+    for axis in axes:
+        while isinstance(axis, str) and axis in mode.sizes:
+            found.add(mode.sizes[axis].param)
+            axis = mode.sizes[axis].symbol or ""
+    return found
 
 
 def reads(op: Op) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -111,13 +112,39 @@ def load(folder: str | Path) -> Plan:
     except OSError as error:
         raise PlanError(
             f"{path}: cannot be read ({error.strerror or error}); expected a cascade folder with "
-            f"a plan.json. Build one with `python export/build.py`, or correct the path."
+            f"a plan.json. {_instead(folder)}"
         ) from None
     plan = parse(text)
     for rel in plan.files:
         _inside(folder, rel)
     plan.__dict__["folder"] = folder
     return plan
+
+
+# Names and suffixes of files that tell a checkpoint.
+_CHECKPOINT = frozenset(
+    ("model_index.json", "config.json", "cascade.json", ".safetensors", ".ckpt", ".pt", ".bin")
+)
+
+
+def _instead(folder: Path) -> str:
+    """What to do about a path that is no cascade folder."""
+    with suppress(OSError):  # no right to look
+        if folder.name == "plan.json" and folder.is_file():
+            return f"Give the folder {folder.parent}."
+        inside = sorted((folder if folder.is_dir() else folder.parent).iterdir())
+        cascades = [
+            str(path) for path in (folder.parent, *inside) if (path / "plan.json").is_file()
+        ]
+        if cascades:
+            return f"Give one: {', '.join(cascades[:5])}."
+        files = (folder,) if folder.is_file() else inside if folder.is_dir() else ()
+        if any(path.name in _CHECKPOINT or path.suffix in _CHECKPOINT for path in files):
+            return (
+                "This is a checkpoint; a cascade is built from it: "
+                f"`python export/build.py SYSTEM --checkpoint {folder}`."
+            )
+    return "Build one with `python export/build.py`, or correct the path."
 
 
 def parse(text: bytes) -> Plan:

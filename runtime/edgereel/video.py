@@ -221,6 +221,7 @@ def check_writable(path: str | Path) -> str:
     Raises:
         InputError: the suffix is not one we write.
         OutputError: the folder is missing or read-only, or the target holds something else.
+        BackendUnavailable: there is no ffmpeg.
     """
     target = Path(path)
     files.check_place(target)
@@ -232,6 +233,7 @@ def check_writable(path: str | Path) -> str:
         )
     if target.is_dir():
         _check_replaceable(target)
+    ffmpeg.program()
     return kind
 
 

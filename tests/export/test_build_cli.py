@@ -6,6 +6,7 @@ Alone: pytest tests/export/test_build_cli.py
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from edgereel import plan  # noqa: E402
 from edgereel.errors import EngineError  # noqa: E402
 from edgereel_export.cli import main  # noqa: E402
 from edgereel_export.modules.unet import UNet, UNetConfig  # noqa: E402
+from edgereel_export.systems import make_a_video  # noqa: E402
 
 pytestmark = [pytest.mark.torch, pytest.mark.slow]
 
@@ -83,6 +85,7 @@ def refused(capsys: Any, code: int, *arguments: Any) -> str:
         (["make-a-video", "--size", "huge"], "--size is huge; expected one of shapes"),
         (["make-a-video", "--size", "shapes", "--checkpoint", "x"], "exclude each other"),
         (["make-a-video", "--checkpoint", "nowhere"], "--checkpoint nowhere is no folder"),
+        (["lavie", "--checkpoint", "Vchitect/LaVie"], "`hf download NAME --local-dir DIR`"),
         (["make-a-video", "engines/x"], "unexpected argument 'engines/x'; only compile takes"),
         (["shapes", "--checkpoint", "x"], "--checkpoint x has no meaning with shapes"),
         (["shapes", "--size", "huge"], "--size huge has no meaning with shapes"),
@@ -311,9 +314,28 @@ def test_the_script_runs_the_command() -> None:
     assert "unknown system 'nothing'" in done.stderr and "Traceback" not in done.stderr
 
 
-def _environment() -> dict[str, str]:
-    import os
+def test_the_script_says_what_to_install(tmp_path: Path) -> None:
+    """Only the runtime is installed, whose package has the exporter too."""
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(__name__, name=__name__)")
+    script = [sys.executable, str(ROOT / "export" / "build.py"), "shapes"]
+    paths = os.pathsep.join([str(tmp_path), _environment()["PYTHONPATH"]])
+    environment = _environment() | {"PYTHONPATH": paths}
+    done = subprocess.run(script, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 2, done.stderr
+    assert "the module torch is not installed for" in done.stderr
+    assert "run `pip install -e '.[ort,export]'`" in done.stderr and "Traceback" not in done.stderr
 
+
+def test_checkpoints_that_an_installed_package_leaves_out(
+    capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(make_a_video, "CHECKPOINTS", {"shapes": Path("nowhere")})
+    told = refused(capsys, 2, "shapes")
+    assert "--size shapes has no checkpoint at nowhere; expected a clone of Edgereel" in told
+    assert "Run `python export/build.py` in a clone" in told
+
+
+def _environment() -> dict[str, str]:
     paths = [str(ROOT / "runtime"), str(ROOT / "export")]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 

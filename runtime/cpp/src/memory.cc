@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 #include <tuple>
 
 #include "errors.hpp"
@@ -195,6 +196,26 @@ std::optional<std::string> frames_param(const Mode& mode) {
   return std::nullopt;
 }
 
+// The params that decide the sizes of what a stage works on.
+std::set<std::string> deciding_params(const Mode& mode, const Stage& stage) {
+  Words names;
+  for (const Op& op : stage.ops) {
+    for (const std::string& name : values_of(op)) names.push_back(name);
+  }
+  for (const auto& entry : stage.collect) names.push_back(entry.second);
+  std::set<std::string> found;
+  for (const std::string& name : names) {
+    for (Axis axis : mode.values.at(name).shape) {
+      while (is_symbol(axis) && mode.sizes.has(symbol_of(axis))) {
+        const Size& size = mode.sizes.at(symbol_of(axis));
+        if (size.param) found.insert(*size.param);
+        axis = size.symbol.value_or("");
+      }
+    }
+  }
+  return found;
+}
+
 // What a user can make smaller.
 Words smaller(const Mode& mode, const Stage& stage) {
   Words ways;
@@ -208,8 +229,15 @@ Words smaller(const Mode& mode, const Stage& stage) {
     const bool every = param.min && std::get<Int>(*param.min) == 0;
     add("a smaller " + ref->param + (every ? " (0 takes all)" : ""));
   }
-  if (const auto frames = frames_param(mode)) {
+  const auto frames = frames_param(mode);
+  const std::set<std::string> deciding = deciding_params(mode, stage);
+  bool of_a_size = false;
+  for (const auto& entry : mode.sizes) of_a_size |= frames && entry.second.param == *frames;
+  if (frames && (deciding.count(*frames) != 0 || !of_a_size)) {
     add((ends_with(*frames, "frames") ? "fewer " : "a smaller ") + *frames);
+  }
+  for (const auto& entry : mode.params) {
+    if (entry.first != frames && deciding.count(entry.first) != 0) add("a smaller " + entry.first);
   }
   return ways;
 }

@@ -147,13 +147,20 @@ def choose(
         raise InputError(
             f"backend is {name!r}; expected auto, {', '.join(BACKENDS)}. Choose one of these."
         )
-    passed_over: list[str] = []
+    passed_over: dict[str, list[str]] = {}  # reason: backends
     for candidate in AUTO if name == "auto" else (name,):
         module, _, attribute = BACKENDS[candidate].partition(":")
         made = getattr(importlib.import_module(module), attribute)
         reason = cast("str | None", made.unusable(plan))
         if reason is None:
-            why = "asked for" if name != "auto" else "; ".join(passed_over) or "the first choice"
+            why = "asked for" if name != "auto" else _told(passed_over) or "the first choice"
             return cast(Backend, made(plan, threads, kernels)), f"{candidate}: {why}"
-        passed_over.append(f"{candidate} cannot run ({reason})")
-    raise BackendUnavailable(". ".join(passed_over) + ". `edgereel doctor` says what to install.")
+        passed_over.setdefault(reason, []).append(candidate)
+    other = "" if name in ("auto", "ort") else ", or use ort, which needs no GPU"
+    raise BackendUnavailable(f"{_told(passed_over)}. Do what `edgereel doctor` says of it{other}.")
+
+
+def _told(passed_over: Mapping[str, Sequence[str]]) -> str:
+    """Why backends cannot run, each reason once."""
+    told = (f"{' and '.join(names)} cannot run ({why})" for why, names in passed_over.items())
+    return "; ".join(told)

@@ -15,7 +15,7 @@ from edgereel import kernel_library
 from edgereel.backends import Buffer, ort
 from edgereel.backends.cuda import DeviceBuffer, Memory, runtime_api
 from edgereel.backends.on_device import OnDevice
-from edgereel.backends.trt_library import device
+from edgereel.backends.trt_library import NO_GPU, device
 from edgereel.errors import BackendUnavailable, EngineError
 from edgereel.plan import Plan
 
@@ -41,9 +41,9 @@ class OrtCuda(OnDevice, ort.Ort):
     @classmethod
     def unusable(cls, plan: Plan) -> str | None:
         """Why this backend cannot run the cascade here, or None."""
+        if device() is None:
+            return NO_GPU
         reason = cls._not_installed()
-        if reason is None and device() is None:
-            return "no CUDA GPU answers here; it needs one and NVIDIA's driver"
         if reason is None:
             try:
                 runtime_api()
@@ -66,7 +66,7 @@ class OrtCuda(OnDevice, ort.Ort):
             return None
         return (
             f"onnxruntime {onnxruntime.__version__} is here without its {cls.provider}; pip "
-            f"uninstall onnxruntime, then pip install 'edgereel[ort-gpu]'"
+            f"uninstall onnxruntime onnxruntime-gpu, then pip install 'edgereel[ort-gpu]'"
         )
 
     def _session(self, path: str, options: Any) -> Any:

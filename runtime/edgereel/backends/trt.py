@@ -17,7 +17,7 @@ from edgereel.backends import Footprint
 from edgereel.backends.cuda import runtime_api
 from edgereel.backends.on_device import OnDevice
 from edgereel.backends.trt_engine import Arena, Engine, Opened
-from edgereel.backends.trt_library import LIBRARIES, Library, device, library
+from edgereel.backends.trt_library import LIBRARIES, NO_GPU, Library, device, library
 from edgereel.backends.trt_refit import Refitting
 from edgereel.errors import BackendUnavailable, BuildMismatch, EngineError, OutputError
 from edgereel.files import all_or_nothing
@@ -54,10 +54,10 @@ class Trt(OnDevice):
     @staticmethod
     def unusable(plan: Plan) -> str | None:
         """Why this backend cannot run the cascade here, or None."""
+        if device() is None:
+            return NO_GPU
         try:
             library()
-            if device() is None:
-                return "no CUDA GPU answers here; it needs one and NVIDIA's driver"
             runtime_api()
             for graph in _used(plan):
                 _build(plan, graph)

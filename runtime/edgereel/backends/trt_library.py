@@ -16,13 +16,15 @@ from typing import Any
 
 from edgereel.errors import BackendUnavailable
 
-__all__ = ["LIBRARIES", "Device", "Library", "device", "library"]
+__all__ = ["LIBRARIES", "NO_GPU", "Device", "Library", "device", "library"]
 
 LIBRARIES = {
     "tensorrt": "pip install tensorrt",
     "tensorrt_rtx": "pip install tensorrt-rtx",
 }
 """Module name -> the command that installs it."""
+
+NO_GPU = "no CUDA GPU answers here; it needs one and NVIDIA's driver"
 
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
 
