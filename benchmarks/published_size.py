@@ -3,7 +3,8 @@
 Needs no GPU and no trained weights: they are drawn while they are written. Graphs are exported in
 one process, which never holds a network, and compiled one at a time, each in a process of its own.
 A line per graph is added to DIR/results.jsonl as it is done; what is there already is not done
-again, so an interrupted run goes on when it is started again.
+again, so an interrupted run goes on when it is started again. An engine that cannot be compiled is
+a line too, and is tried again.
 
     python benchmarks/published_size.py make-a-video --work DIR
     python benchmarks/published_size.py make-a-video --work DIR --graph decoder --keep
@@ -32,8 +33,6 @@ from shapes_report import machine, peak_rss_bytes
 from edgereel import plan
 from edgereel.errors import EngineError
 from edgereel.weights import weights
-from edgereel_export.folder import write_folder
-from edgereel_export.systems import SYSTEMS, system
 from edgereel_export.trt import Options, build
 
 __all__ = ["main", "table"]
@@ -49,11 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("system", choices=tuple(SYSTEMS))
+    parser.add_argument("system", choices=("make-a-video", "emu-video"))
     parser.add_argument("--work", type=Path, required=True, help="folder for files and results")
     parser.add_argument("--graph", action="append", default=[], help="compile these, repeatable")
     parser.add_argument("--keep", action="store_true", help="do not delete the engines")
-    parser.add_argument("--compute-capability", default="9.0", metavar="X.Y")
+    parser.add_argument("--compute-capability", default="8.9", metavar="X.Y")
     options = parser.parse_args(argv)
     folder, results = options.work / "cascade", _Results(options.work / "results.jsonl")
     if not (folder / "plan.json").is_file():
@@ -61,9 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             pool.submit(_export, options.system, folder, results).result()
     for name in options.graph or plan.load(folder).graphs:
         if not results.has(name, "engine"):
-            results.add(name, "engine", **_compiled(folder, name, options.compute_capability))
-            if not options.keep:
-                shutil.rmtree(folder / "builds", ignore_errors=True)
+            capability, keep = options.compute_capability, options.keep
+            results.add(name, "engine", **_compiled(folder, name, capability, keep=keep))
     print(table(folder, results.records()))
     told = {"machine": machine(), "command": " ".join(sys.argv), "records": results.records()}
     print(json.dumps(told))
@@ -83,7 +81,9 @@ class _Results:
         return [json.loads(line) for line in self.path.read_text().splitlines()]
 
     def has(self, graph: str, phase: str) -> bool:
-        return any((r["graph"], r["phase"]) == (graph, phase) for r in self.records())
+        """Whether that was done, and done well."""
+        last = _last(self.records()).get((graph, phase), {"error": ""})
+        return "error" not in last
 
     def add(self, graph: str, phase: str, **figures: Any) -> None:
         line = json.dumps({"graph": graph, "phase": phase, **figures})
@@ -93,7 +93,10 @@ class _Results:
 
 
 def _export(name: str, folder: Path, results: _Results) -> None:
-    """Writes the cascade folder."""
+    """Writes the cascade folder; here alone torch is loaded."""
+    from edgereel_export.folder import write_folder
+    from edgereel_export.systems import system
+
     clock, doing = _Clock(resource.RUSAGE_SELF), ["networks and examples"]
 
     def progress(graph: str, done: int, total: int) -> None:
@@ -106,16 +109,18 @@ def _export(name: str, folder: Path, results: _Results) -> None:
     progress("", 0, 0)
 
 
-def _compiled(folder: Path, graph: str, capability: str) -> Record:
+def _compiled(folder: Path, graph: str, capability: str, *, keep: bool) -> Record:
     """The engine of one graph, or why there is none."""
     clock = _Clock(resource.RUSAGE_CHILDREN)
     try:
         made = build(folder, Options(compute_capabilities=(capability,)), graphs=[graph])
     except EngineError as error:
         return {"error": str(error), **clock.lap()}
-    engine = made.build.record.graphs[graph]
+    engine, taken = made.build.record.graphs[graph], clock.lap()
+    if not keep:
+        shutil.rmtree(made.build.folder)
     return {
-        **clock.lap(),
+        **taken,
         "bytes": engine.bytes,
         "peak_bytes": engine.peak_rss_bytes,
         "activation_bytes": engine.activation_bytes,
@@ -142,16 +147,20 @@ class _Clock:
 
 def table(folder: Path, records: Sequence[Record]) -> str:
     """A row per graph in the order of the plan, then what could not be compiled."""
-    found = {(r["graph"], r["phase"]): r for r in records}
-    rows = [HEADER]
+    found, rows = _last(records), [HEADER]
     for name, spec in plan.load(folder).graphs.items():
         count = sum(weights(folder / spec.file).values())
         cells = (_cells(phase, found.get((name, phase), {})) for phase in ("export", "engine"))
         rows.append((name, f"{count:,}", *itertools.chain(*cells)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(map(str.rjust, row, widths)) for row in rows]
-    lines += [f"{r['graph']}: {r['error']}" for r in records if "error" in r]
+    lines += [f"{r['graph']}: {r['error']}" for r in found.values() if "error" in r]
     return "\n".join(lines)
+
+
+def _last(records: Sequence[Record]) -> dict[tuple[str, str], Record]:
+    """What was told last of a phase of a graph."""
+    return {(r["graph"], r["phase"]): r for r in records}
 
 
 def _cells(phase: str, record: Record) -> tuple[str, ...]:

@@ -216,11 +216,11 @@ class _Building:
         config.profiling_verbosity = module.ProfilingVerbosity.DETAILED
         config.progress_monitor = monitor(self.trt, self._building)
         config.clear_flag(module.BuilderFlag.TF32)  # float32 means float32
-        # TensorRT-RTX: all memory is from the arena, without which no CUDA graph can be captured.
-        if hasattr(module.BuilderFlag, "REQUIRE_USER_ALLOCATION"):
-            config.set_flag(module.BuilderFlag.REQUIRE_USER_ALLOCATION)
         if job.weight_streaming:
             config.set_flag(module.BuilderFlag.WEIGHT_STREAMING)
+        # TensorRT-RTX: all memory is from the arena, without which no CUDA graph can be captured.
+        elif hasattr(module.BuilderFlag, "REQUIRE_USER_ALLOCATION"):
+            config.set_flag(module.BuilderFlag.REQUIRE_USER_ALLOCATION)
         if self.refit:
             config.set_flag(module.BuilderFlag.REFIT_INDIVIDUAL)
         if job.workspace_mib is not None:
