@@ -2,8 +2,9 @@
 
 A checkpoint is a folder with `cascade.json` (a Profile) and one folder per stage, each with a
 config.json and weights: text_encoder, prior, text_proj, decoder, interpolation,
-interpolation_text_proj, super_res_low, super_res_high, and tokenizer/tokenizer.json. A folder with
-a model_index.json is Karlo's instead: make_a_video_karlo.py.
+interpolation_text_proj, super_res_low, super_res_high, and tokenizer/tokenizer.json; and perhaps
+image_encoder, a CLIP vision model that sees levels of -1..1, for modes that begin with pictures. A
+folder with a model_index.json is Karlo's instead: make_a_video_karlo.py.
 """
 
 from __future__ import annotations
@@ -17,7 +18,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModelWithProjection,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+)
 
 from edgereel.errors import InputError
 from edgereel.levels import alphas_cumprod_cosine, shift_alphas_cumprod
@@ -27,6 +33,7 @@ from edgereel_export.diffusers_folder import Tokens
 from edgereel_export.graph import Graph
 from edgereel_export.karlo_checkpoint import is_karlo
 from edgereel_export.modules import glue
+from edgereel_export.modules.known_frames import ClipRate, InterpolationCondition, PictureEmbedding
 from edgereel_export.modules.prior import Prior, PriorConfig
 from edgereel_export.modules.text_proj import TextProj, TextProjConfig
 from edgereel_export.modules.unet import UNet, UNetConfig
@@ -37,7 +44,10 @@ from edgereel_export.step import StepConfig, step_graph
 from .examples import rand
 from .extras import NO_EXTRAS, Extras
 from .make_a_video_karlo import KarloCascade, load_karlo
-from .make_a_video_plan import Widths, modes
+from .make_a_video_known import given_graphs, known_graphs
+from .make_a_video_modes import given_side, modes
+from .make_a_video_parts import MOST_FPS
+from .make_a_video_plan import Widths
 from .make_a_video_profile import Profile
 
 __all__ = ["CHECKPOINTS", "MakeAVideo", "Profile", "load", "tiny"]
@@ -92,7 +102,13 @@ class MakeAVideo:
             config.cross_attention_dim,
             config.time_embed_dim,
         )
-        return modes(self.profile, widths)
+        return modes(self.profile, widths, self._sees)
+
+    @property
+    def _sees(self) -> int | None:
+        """Side of the image encoder's pictures, if there is one."""
+        encoder: Any = self.networks.get(_ENCODER)
+        return encoder and int(encoder.config.image_size)
 
     def text_proj(self, name: str) -> TextProj:
         """The projections of D^t or of ↑F."""
@@ -102,8 +118,12 @@ class MakeAVideo:
 
     def condition(self, proj: str, unet: str) -> glue.DecoderCondition:
         """The condition graph of D^t or ↑F."""
-        mean, std = self.prior.clip_mean.data, self.prior.clip_std.data
-        return glue.DecoderCondition(self.text_proj(proj), self.unet(unet), mean, std)
+        return glue.DecoderCondition(self.text_proj(proj), self.unet(unet), *self._statistics)
+
+    @property
+    def _statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of image embeddings, f32 [1, D]."""
+        return self.prior.clip_mean.data, self.prior.clip_std.data
 
     def graphs(self) -> dict[str, Graph]:
         """Every graph with example inputs; the first axis of conditions is free (G)."""
@@ -111,13 +131,13 @@ class MakeAVideo:
         clip, video = (1, 3, p.frames, p.size, p.size), (1, 3, p.length, p.size, p.size)
         low, side = p.size * p.scale_low, p.size * p.scale_low * p.scale_high
         decoder = self.condition("text_proj", "decoder")
-        known = self.condition("interpolation_text_proj", "interpolation")
-        interpolation = glue.InterpolationCondition(known, p.length, p.skip)
+        more = self.condition("interpolation_text_proj", "interpolation")
         with torch.no_grad():
             tokens, bias, emb = decoder(*_pick(given, _CONDITION))
         told = {"tokens": tokens, "bias": bias, "emb": emb}
         last = {name: value[-1:].contiguous() for name, value in told.items()}
         frames = {"known": rand(1, 4, *video[2:]), **last}
+        in_frames = {name: {2: "F"} for name in ("x", "known", "low")}
         sr_low, sr_high = (1, 3, p.length, low, low), (p.chunk, 3, side, side)
         text = {name: given[name] for name in ("embeds", "states", "mask")}
         prior_config = StepConfig("x0", 5.0)
@@ -139,31 +159,41 @@ class MakeAVideo:
                 decoder, {n: given[n] for n in _CONDITION}, ("tokens", "bias", "emb"), in_rows
             ),
             "decoder": step_graph(Rows(self.unet("decoder")), pixel_config, clip, told, in_rows),
+            "clip_rate": Graph(
+                ClipRate(p.skip, MOST_FPS),
+                {"fps": given["fps"], "skip": torch.tensor([p.skip])},
+                ("rate",),
+            ),
             "interpolation_condition": Graph(
-                interpolation,
-                {"clip": rand(*clip), **{n: given[n] for n in _CONDITION if n != "row"}},
-                ("known", "tokens", "bias", "emb"),
+                InterpolationCondition(more),
+                {n: given[n] for n in _CONDITION if n != "row"},
+                ("tokens", "bias", "emb"),
                 {name: in_rows[name] for name in text},
             ),
             "interpolation": step_graph(
-                Concatenated(self.unet("interpolation")), pixel_config, video, frames, {}
+                Concatenated(self.unet("interpolation")), pixel_config, video, frames, in_frames
             ),
-            "keep_known": Graph(
-                glue.KeepKnown(p.skip),
-                {"video": rand(*video), "clip": rand(*clip)},
-                ("out",),
-            ),
+            **known_graphs(clip, video, p.skip),
+            **self._given_graphs(),
             "upsample_low": Graph(
-                glue.Upsample(p.size, p.scale_low), {"x": rand(*video)}, ("low",)
+                glue.Upsample(p.size, p.scale_low),
+                {"x": rand(*video)},
+                ("low",),
+                {name: in_frames[name] for name in ("x", "low")},
             ),
             "super_res_low": step_graph(
                 Concatenated(self.unet("super_res_low")),
                 pixel_config,
                 sr_low,
                 {"low": rand(*sr_low)},
-                {},
+                in_frames,
             ),
-            "frame_batch": Graph(glue.FrameBatch(), {"x": rand(*sr_low)}, ("frames",)),
+            "frame_batch": Graph(
+                glue.FrameBatch(),
+                {"x": rand(*sr_low)},
+                ("frames",),
+                {"x": {2: "F"}, "frames": {0: "F"}},
+            ),
             "upsample_high": Graph(
                 glue.Upsample(low, p.scale_high),
                 {"x": rand(p.chunk, 3, low, low)},
@@ -180,6 +210,16 @@ class MakeAVideo:
                 {"x": {0: "K"}, "frames": {0: "K"}},
             ),
         }
+
+    def _given_graphs(self) -> dict[str, Graph]:
+        """What shows the user's pictures to the networks, if there is an image encoder."""
+        if self._sees is None:
+            return {}
+        side, half = given_side(self.profile, self._sees), (0.5,) * 3
+        embed = PictureEmbedding(
+            self.networks[_ENCODER], side // self._sees, (half, half), self._statistics
+        )
+        return given_graphs(embed, side, side // self.profile.size, self.profile.frames)
 
     def _examples(self) -> dict[str, Tensor]:
         """Two guidance rows of plausible inputs, from a fixed seed."""
@@ -235,7 +275,8 @@ def _load_own(checkpoint: Path) -> MakeAVideo:
     place = checkpoint / "tokenizer" / "tokenizer.json"
     if not place.is_file():
         raise InputError(f"checkpoint: {place} is missing. Copy the checkpoint again.")
-    networks = {name: _network(checkpoint / name, name) for name in _KINDS}
+    names = [name for name in _KINDS if name != _ENCODER or (checkpoint / name).is_dir()]
+    networks = {name: _network(checkpoint / name, name) for name in names}
     pad = read_config(checkpoint / "text_encoder").get("pad_token_id", 0)
     text = place.read_text(encoding="utf-8")
     prior = networks["prior"]
@@ -249,9 +290,17 @@ def _text_encoder(config: dict[str, Any]) -> nn.Module:
     return model
 
 
+def _image_encoder(config: dict[str, Any]) -> nn.Module:
+    known = {key: value for key, value in config.items() if not key.startswith("_")}
+    model: nn.Module = CLIPVisionModelWithProjection(CLIPVisionConfig(**known))
+    return model
+
+
+_ENCODER = "image_encoder"  # may be absent
 _UNETS = ("decoder", "interpolation", "super_res_low", "super_res_high")
 _KINDS: dict[str, Any] = {
     "text_encoder": _text_encoder,
+    _ENCODER: _image_encoder,
     "prior": lambda config: Prior(PriorConfig(**config)),
     "text_proj": lambda config: TextProj(TextProjConfig(**config)),
     "interpolation_text_proj": lambda config: TextProj(TextProjConfig(**config)),
