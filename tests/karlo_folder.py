@@ -11,13 +11,20 @@ import numpy as np
 import torch
 from diffusers.pipelines.deprecated.unclip.text_proj import UnCLIPTextProjModel
 from safetensors.torch import save_file
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizerFast
+from transformers import (
+    CLIPImageProcessor,
+    CLIPTextConfig,
+    CLIPTextModelWithProjection,
+    CLIPTokenizerFast,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+)
 
 from edgereel.levels import alphas_cumprod_cosine
 from edgereel_export.modules.unet import UNet
 from edgereel_export.systems.text2video_zero_tiny import write_tokenizer
 
-__all__ = ["pipeline", "save_temporal", "shaken"]
+__all__ = ["pipeline", "save_temporal", "see", "shaken"]
 
 DIM, CROSS, LENGTH, CHANNELS, SIDE, SCALE = 16, 24, 12, (8, 16), 8, 4
 
@@ -44,6 +51,26 @@ def pipeline(folder: Path) -> Any:
     pipe.save_pretrained(folder / "karlo")
     _widen(pipe)
     return pipe
+
+
+def see(karlo: Path) -> tuple[Any, Any]:
+    """Save an image encoder of pictures of 32 pixels, and its processor, beside the other parts."""
+    config = CLIPVisionConfig(
+        hidden_size=DIM,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        projection_dim=DIM,
+        image_size=SIDE * SCALE,
+        patch_size=8,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        encoder = shaken(CLIPVisionModelWithProjection(config), 0.1)
+    processor = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32)
+    encoder.save_pretrained(karlo / "image_encoder")
+    processor.save_pretrained(karlo / "feature_extractor")
+    return encoder, processor
 
 
 def _widen(pipe: Any) -> None:

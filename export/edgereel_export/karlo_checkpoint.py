@@ -8,7 +8,8 @@
       super_res_first/  super_res_last/    all steps but the last, and the last
       prior_scheduler/  decoder_scheduler/  super_res_scheduler/
 
-It draws pictures; karlo_temporal.py has what makes its networks draw videos.
+It draws pictures; karlo_temporal.py has what makes its networks draw videos, karlo_pictures.py
+what lets them begin with pictures.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from edgereel_export.karlo_config import (
     text_proj_config,
     unet_config,
 )
+from edgereel_export.karlo_pictures import Sees, read_sees
 from edgereel_export.modules.prior import Prior
 from edgereel_export.modules.text_proj import TextProj
 from edgereel_export.modules.unet import UNet
@@ -59,7 +61,8 @@ class Karlo:
     """The parts of a checkpoint.
 
     unets: by name of UNETS, without layers over frames. size: side of the decoder's pictures in
-    pixels. scale: of super-resolution. schedulers: of prior, decoder and super_res.
+    pixels. scale: of super-resolution. schedulers: of prior, decoder and super_res. sees: the image
+    encoder, if there is one.
     """
 
     text_encoder: nn.Module
@@ -70,6 +73,7 @@ class Karlo:
     size: int
     scale: int
     schedulers: Mapping[str, Scheduler]
+    sees: Sees | None
 
 
 def is_karlo(checkpoint: Path) -> bool:
@@ -124,6 +128,7 @@ def read(checkpoint: Path) -> Karlo:
         size=size,
         scale=large // size,
         schedulers=schedulers,
+        sees=read_sees(checkpoint, proj.config.clip_embeddings_dim),
     )
 
 

@@ -5,6 +5,7 @@ Alone: pytest tests/export/test_karlo.py
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event
@@ -14,10 +15,11 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("diffusers")
+diffusers = pytest.importorskip("diffusers")
 pytest.importorskip("onnxruntime")
 
-from karlo_folder import DIM, SCALE, SIDE, pipeline, save_temporal  # noqa: E402
+from karlo_folder import DIM, SCALE, SIDE, pipeline, save_temporal, see  # noqa: E402
+from PIL import Image  # noqa: E402
 from torch_backend import TorchBackend, not_exported  # noqa: E402
 
 from edgereel import load  # noqa: E402
@@ -72,12 +74,15 @@ def exported(saved: Saved, tmp_path_factory: pytest.TempPathFactory) -> Play:
     return play
 
 
-def in_torch(saved: Saved, place: Path, networks: tuple[str, ...], shake: float) -> Play:
+def in_torch(
+    saved: Saved, place: Path, networks: tuple[str, ...], shake: float, folder: Path | None = None
+) -> Play:
     """The checkpoint with the layers over frames of a file, its modules run as they are."""
+    folder = folder or saved.folder
     file = place / "temporal.safetensors"
-    spatial = make_a_video.load(saved.folder).parts.unets
+    spatial = make_a_video.load(folder).parts.unets
     save_temporal(file, spatial, networks, frames=FRAMES, shake=shake)
-    source = make_a_video.load(saved.folder, Extras(temporal=str(file)))
+    source = make_a_video.load(folder, Extras(temporal=str(file)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("edgereel_export.folder.export", not_exported)
         document = write_folder(source, place / "cascade", name="karlo", system="make-a-video")
@@ -247,6 +252,43 @@ def test_interpolation_begins_as_karlos_decoder(
             )
         picture = theirs(saved.pipe, own, 4.0, scale, monkeypatch)
         assert psnr(video[index][None], picture) >= LEAST_PSNR
+
+
+def test_a_variation_equals_karlos(saved: Saved, tmp_path: Path, monkeypatch: Any) -> None:
+    """Every frame is a variation of the picture with noise of its own."""
+    karlo = Path(shutil.copytree(saved.folder, tmp_path / "karlo"))
+    encoder, processor = see(karlo)
+    shared = ("decoder", "text_encoder", "tokenizer", "text_proj")
+    large = ("super_res_first", "super_res_last", "decoder_scheduler", "super_res_scheduler")
+    pipe = diffusers.UnCLIPImageVariationPipeline(
+        feature_extractor=processor,
+        image_encoder=encoder,
+        **{name: getattr(saved.pipe, name) for name in (*shared, *large)},
+    )
+    pipe.set_progress_bar_config(disable=True)
+    play = in_torch(saved, tmp_path, ALL[:1], 0.0, karlo)
+    picture = np.random.default_rng(4).integers(0, 256, (1, LARGE, LARGE, 3), np.uint8)
+    frames = [drawn(frame, shared=0) for frame in range(FRAMES)]
+    given = named({"decoder": frames, "super_res": frames[:1]}, video=True)
+    steps = {f"steps.{stage}": STEPS[stage] for stage in ("decoder", "super_res")}
+    video = play("variation", given, {**steps, "prompt": "", "video": picture})
+    assert len(video) == FRAMES
+    for frame, own in zip(video, frames, strict=True):
+        draws = iter([*own.steps["decoder"], *own.steps["super_res"]])
+        monkeypatch.setattr(
+            "diffusers.schedulers.scheduling_unclip.randn_tensor",
+            lambda shape, draws=draws, **_: torch.from_numpy(next(draws)).reshape(shape),
+        )
+        images = pipe(
+            image=Image.fromarray(picture[0]),
+            output_type="np",
+            **{f"{stage}_num_inference_steps": STEPS[stage] for stage in ("decoder", "super_res")},
+            **{
+                f"{stage}_latents": torch.from_numpy(own.first[stage])
+                for stage in ("decoder", "super_res")
+            },
+        ).images
+        assert psnr(frame[None], (images * 255).round().astype(np.uint8)) >= LEAST_PSNR
 
 
 # What the params do

@@ -16,10 +16,11 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
-from karlo_folder import pipeline, save_temporal  # noqa: E402
+from karlo_folder import pipeline, save_temporal, see  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from edgereel.errors import InputError  # noqa: E402
+from edgereel.plan import Size  # noqa: E402
 from edgereel_export import karlo_checkpoint, karlo_config  # noqa: E402
 from edgereel_export.cli import main  # noqa: E402
 from edgereel_export.karlo_temporal import FRAMES, IDENTITY  # noqa: E402
@@ -129,6 +130,25 @@ def folder(saved: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(saved, tmp_path / "mine"))
 
 
+def test_an_image_encoder_adds_modes_that_begin_with_pictures(folder: Path) -> None:
+    checkpoint, file = folder / "karlo", str(folder / "time.safetensors")
+    see(checkpoint)
+    assert list(make_a_video.load(checkpoint).modes()) == ["image", "image-variation"]
+    found = make_a_video.load(checkpoint, Extras(temporal=file)).modes()
+    given = ["animate", "transition", "interpolate", "extend", "extend-start"]
+    assert list(found) == [
+        "video", "interpolated", "image", *given, "variation", "image-variation"
+    ]  # fmt: skip
+    extractor = checkpoint / "feature_extractor" / "preprocessor_config.json"
+    extractor.write_text(json.dumps({"image_mean": [0.5]}))
+    with pytest.raises(InputError, match=r"preprocessor_config\.json.*expected image_mean"):
+        make_a_video.load(checkpoint)
+    config = checkpoint / "image_encoder" / "config.json"
+    config.write_text(config.read_text().replace('"projection_dim": 16', '"projection_dim": 24'))
+    with pytest.raises(InputError, match="embeddings of 24 numbers; expected 16"):
+        make_a_video.load(checkpoint)
+
+
 def test_modes_are_those_the_weights_can_do(saved: Path, tmp_path: Path) -> None:
     checkpoint, file = saved / "karlo", tmp_path / "time.safetensors"
     assert list(make_a_video.load(checkpoint).modes()) == ["image"]
@@ -145,7 +165,9 @@ def test_modes_are_those_the_weights_can_do(saved: Path, tmp_path: Path) -> None
         found = make_a_video.load(checkpoint, Extras(temporal=str(file))).modes()
         assert list(found) == names
         assert found["video"].values["frames"].shape == (4, 32, 32, 3)
-    assert found["interpolated"].values["frames"].shape == (16, 32, 32, 3)
+    assert found["interpolated"].values["frames"].shape == ("F", 32, 32, 3)
+    assert found["interpolated"].sizes["F"] == Size(param="skip", times=3, plus=1)
+    assert found["interpolated"].params["skip"].default == 5
 
 
 def test_layers_over_frames_keep_the_spatial_ones(saved: Path) -> None:

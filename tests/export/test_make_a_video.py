@@ -136,21 +136,51 @@ class Reference:
             return without + scale * (given - without)
 
         clip = self.loop("decoder", self.noise["clip_noise"], eta, guided).clamp(-1, 1)
+        places = dict(zip(range(0, LENGTH, SKIP), clip.unbind(2), strict=True))
+        return self.filled(places, LENGTH, image, text, eta=eta, fps=fps)
+
+    def filled(
+        self,
+        places: dict[int, Tensor],
+        length: int,
+        image: Tensor,
+        text: Any,
+        *,
+        eta: float,
+        fps: float,
+    ) -> Any:
+        """u8 [F, H, W, 3]: frames [1, 3, H, W] at their places, and all others made by F."""
         network = self.unet("interpolation")
         last = tuple(rows[-1:] for rows in text)
-        told_f = self.told("interpolation_text_proj", image, last, network, fps)
-        known = torch.zeros(1, 4, LENGTH, SIZE, SIZE)
+        told = self.told("interpolation_text_proj", image, last, network, fps)
+        known = torch.zeros(1, 4, length, SIZE, SIZE)
         known[:, 3] = 1
-        for index in range(FRAMES):
-            known[:, :3, index * SKIP], known[:, 3, index * SKIP] = clip[:, :, index], 0
+        for index, frame in places.items():
+            known[:, :3, index], known[:, 3, index] = frame, 0
         video = self.loop(
             "interpolation",
             self.noise["video_noise"],
             eta,
-            lambda x, t: network(torch.cat([x, known], 1), t, **told_f),
+            lambda x, t: network(torch.cat([x, known], 1), t, **told),
         )
-        video[:, :, ::SKIP] = clip
+        for index, frame in places.items():
+            video[:, :, index] = frame
         return self.upscaled(video, eta)
+
+    @torch.no_grad()
+    def given(self, pictures: Tensor, places: list[int], length: int, prompt: str) -> Any:
+        """Pictures u8 [N, 32, 32, 3] of the user's put at their places, and told of."""
+        levels = pictures.permute(0, 3, 1, 2).double()
+        config, state = read(self.folder / "image_encoder")
+        encoder = transformers.CLIPVisionModelWithProjection(
+            transformers.CLIPVisionConfig(**config)
+        ).eval()
+        encoder.load_state_dict(state)
+        seen = F.interpolate(levels, size=16, mode="area").float() / 127.5 - 1
+        image = encoder(pixel_values=seen).image_embeds.mean(0, keepdim=True)
+        small = (F.interpolate(levels, size=SIZE, mode="area") / 127.5 - 1).float()
+        frames = dict(zip(places, small[:, None], strict=True))
+        return self.filled(frames, length, image, self.text([prompt]), eta=0.0, fps=8.0)
 
     def upscaled(self, video: Tensor, eta: float) -> Any:
         """SR_l^t on the whole video, then SR_h frame by frame with one noise."""
@@ -189,13 +219,13 @@ def bigger(frames: Tensor) -> Tensor:
     return F.interpolate(frames, scale_factor=2, mode="bicubic", antialias=True)
 
 
-def draws() -> dict[str, np.ndarray]:
-    """All noise of one call; SR_h's is shared, so it has no frame axis."""
+def draws(length: int = LENGTH) -> dict[str, np.ndarray]:
+    """All noise of one call of so many frames; SR_h's is shared, so it has no frame axis."""
     first = {
         "image_noise": (1, 16),
         "clip_noise": (1, 3, FRAMES, SIZE, SIZE),
-        "video_noise": (1, 3, LENGTH, SIZE, SIZE),
-        "low_noise": (1, 3, LENGTH, 2 * SIZE, 2 * SIZE),
+        "video_noise": (1, 3, length, SIZE, SIZE),
+        "low_noise": (1, 3, length, 2 * SIZE, 2 * SIZE),
         "high_noise": (3, 4 * SIZE, 4 * SIZE),
     }
     starts = dict(zip(STEPS, first, strict=True))
@@ -225,10 +255,49 @@ def test_video_equals_the_reference_pipeline(
     params |= {"guidance.prior": 2.0, "guidance.decoder": scale, "eta": eta, "fps": fps}
     video = cascade("a red dot", noise=noise, params=params)
     assert video.fps == fps and video.frames.shape == expected.shape == (LENGTH, 32, 32, 3)
-    error = video.frames.astype(float) - expected.astype(float)
+    agrees(video.frames, expected)
+
+
+def agrees(frames: Any, expected: Any) -> None:
+    """Within one level, and 50 dB: what rounding does."""
+    error = frames.astype(float) - expected.astype(float)
     assert np.abs(error).max() <= 1
     assert 10 * np.log10(255**2 / max(np.mean(error**2), 1e-9)) >= 50
     assert expected.std() > 10
+
+
+# Modes that begin with pictures or a video: which of how many frames are given, by mode
+GIVEN: dict[str, tuple[list[int], int, dict[str, int]]] = {
+    "animate": ([0], 7, {}),
+    "transition": ([0, 4], 5, {"frames": 5}),
+    "interpolate": ([0, 3, 6, 9], 10, {"skip": 3}),
+    "extend": ([0, 1, 2, 3], 6, {"new_frames": 2}),
+    "extend-start": ([3, 4, 5, 6], 7, {}),
+}
+
+
+@pytest.mark.parametrize("mode", GIVEN)
+def test_modes_from_pictures_equal_the_reference(
+    tiny_make_a_video: Any, cascade: Any, monkeypatch: Any, mode: str
+) -> None:
+    places, length, more = GIVEN[mode]
+    noise, prompt = draws(length), "" if mode == "extend" else "a red dot"
+    for stage in ("image", "clip"):
+        del noise[f"{stage}_noise"]
+    noise = {k: v for k, v in noise.items() if not k.startswith(("prior", "decoder"))}
+    rng = np.random.default_rng(len(mode))
+    pictures = rng.integers(0, 256, (len(places), 32, 32, 3), np.uint8)
+    # all but the frames that are to be taken: longer before or after
+    longer = np.concatenate([pictures[::-1], pictures] if mode == "extend" else [pictures] * 2)
+    given = {"video": longer}
+    if mode == "animate":
+        given = {"image": pictures}
+    elif mode == "transition":
+        given = {"image": pictures[:1], "last_image": pictures[1:]}
+    steps = {f"steps.{s}": n for s, n in STEPS.items() if s not in ("prior", "decoder")}
+    made = cascade(prompt, mode=mode, noise=noise, params={**steps, **more, **given})
+    reference = Reference(tiny_make_a_video.checkpoint, noise, monkeypatch)
+    agrees(made.frames, reference.given(torch.from_numpy(pictures), places, length, prompt))
 
 
 # What the params do
@@ -316,19 +385,50 @@ def test_a_dropped_row_of_weight_zero_changes_nothing(cascade: Any) -> None:
 
 def test_known_frames_are_copied_back(cascade: Any, monkeypatch: Any) -> None:
     decoder = Spy(cascade, monkeypatch, "decoder")
-    told = Spy(cascade, monkeypatch, "interpolation_condition")
+    told = Spy(cascade, monkeypatch, "every_known")
     kept = Spy(cascade, monkeypatch, "keep_known")
     frames(cascade)
-    clip, known = decoder.calls[-1][1]["x_next"], told.calls[0][1]["known"]
-    given, raw = kept.calls[0][0]["clip"], kept.calls[0][0]["video"]
-    video = kept.calls[0][1]["out"]
-    assert np.array_equal(given, clip)
+    frames(cascade, keep_known=0)
+    clip, known = decoder.calls[2][1]["x_next"], told.calls[0][1]["known"]
+    raw, video = kept.calls[0][0]["video"], kept.calls[0][1]["out"]
     assert np.array_equal(video[:, :, ::SKIP], clip.clip(-1, 1))
     between = np.arange(LENGTH) % SKIP != 0
     assert np.array_equal(video[:, :, between], raw[:, :, between].clip(-1, 1))
     assert np.array_equal(known[:, :3, ::SKIP], clip.clip(-1, 1))
     assert not known[:, :3, between].any()
     assert (known[:, 3, between] == 1).all() and not known[:, 3, ::SKIP].any()  # 1 = to be made
+    assert np.array_equal(kept.calls[1][1]["out"], raw.clip(-1, 1))  # not copied, if so asked
+
+
+def test_skip_sets_the_length_and_the_rate_of_the_decoder(cascade: Any, monkeypatch: Any) -> None:
+    """D^t has frames `skip` apart: of a video with twice the skip, those of half its rate."""
+    told = Spy(cascade, monkeypatch, "decoder_condition")
+    assert len(frames(cascade, skip=4, fps=24.0)) == 3 * 4 + 1
+    assert len(frames(cascade, fps=24.0)) == LENGTH
+    assert len(frames(cascade, skip=4, fps=30.0)) == 3 * 4 + 1
+    assert [float(call["fps"][0]) for call, _ in told.calls] == [12.0, 24.0, 15.0]
+
+
+def test_variation_is_the_cascade_on_the_mean_embedding(cascade: Any, monkeypatch: Any) -> None:
+    """Nothing of the pixels reaches the decoder but their embedding; the prior is not run."""
+    pictures = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8)
+    told = Spy(cascade, monkeypatch, "decoder_condition")
+    alone = Spy(cascade, monkeypatch, "image_encoder")
+    whole = cascade(mode="variation", params={"video": pictures}).frames
+    for picture in pictures:
+        cascade(mode="variation", params={"video": picture[None]})
+    image = told.calls[0][0]["image"]
+    each = [out["image"] for _, out in alone.calls[1:]]
+    assert np.allclose(image, np.mean(each, 0), atol=1e-5)
+    assert np.array_equal(whole, cascade(mode="variation", params={"video": pictures[::-1]}).frames)
+
+
+def test_too_few_frames_are_refused(cascade: Any) -> None:
+    """Three, where four are to be gone on from."""
+    video = np.zeros((3, 32, 32, 3), np.uint8)
+    for mode in ("extend", "extend-start", "interpolate"):
+        with pytest.raises(edgereel.EdgereelError, match="3 frame"):
+            cascade(mode=mode, params={"video": video})
 
 
 def test_last_stage_gives_equal_frames_equal_pictures(cascade: Any, monkeypatch: Any) -> None:

@@ -15,7 +15,16 @@ from torch.nn import functional as F
 from edgereel_export.lavie_companions import UPSCALER
 from edgereel_export.modules.emu_unet import is_own
 from edgereel_export.modules.sd_vae import SDVAE, SDEncoder
-from edgereel_export.shapes import folders, lavie, losses, networks, train, upscaling
+from edgereel_export.shapes import (
+    conditions,
+    folders,
+    interpolation,
+    lavie,
+    losses,
+    networks,
+    train,
+    upscaling,
+)
 from edgereel_export.shapes.data import Data
 from edgereel_export.shapes.losses import frozen
 from edgereel_export.shapes.world import Scenes, draw, sample_scenes
@@ -126,3 +135,39 @@ def test_heads_begin_with_looking_back_and_ahead() -> None:
             ways.append(torch.stack([bias[:, 4, 5:].mean(1) - bias[:, 4, :4].mean(1)]))
     back, ahead = torch.cat(ways).mean(0)
     assert back < -2 and ahead > 2
+
+
+def test_clips_are_given_frames_of_every_kind() -> None:
+    """Of 400, how many each kind has of what the modes give: between, first, last, one, two."""
+    data, kinds = Data(2), {"between": 0, "first": 0, "last": 0, "one": 0, "two": 0}
+    for _ in range(400):
+        known = interpolation._varied(data)
+        places, last = known.nonzero()[:, 0].tolist(), len(known) - 1
+        assert 16 <= len(known) <= 76
+        if places == [0]:
+            kinds["one"] += 1
+        elif places == [0, last]:
+            kinds["two"] += 1
+        elif places == list(range(16)):
+            kinds["first"] += 1
+        elif places == list(range(last - 15, last + 1)):
+            kinds["last"] += 1
+        else:
+            assert len(places) == 16 and len(set(np.diff(places))) == 1 and places[-1] == last
+            kinds["between"] += 1
+    shares = {"between": 0.2, "first": 0.15, "last": 0.15, "one": 0.38, "two": 0.12}
+    assert {k: n / 400 for k, n in kinds.items()} == pytest.approx(shares, abs=0.07)
+
+
+def test_a_share_of_clips_is_told_no_text() -> None:
+    """Those of half the rows are the empty text's; the pictures of these stay."""
+    data = Data(3)
+    batch = data.scenes(200)
+    encoders = losses.frozen("text_encoder"), losses.frozen("image_encoder")
+    text, _, mask, image, null = conditions.encoded(data, batch, encoders, 0.5)
+    empty = mask.sum(1) == data.tokens([""])[1].sum()
+    assert empty.float().mean() == pytest.approx(0.55, abs=0.1)  # a tenth, and half of the others
+    assert null.float().mean() == pytest.approx(0.1, abs=0.07)
+    assert (empty | ~null).all()
+    assert torch.unique(text[empty], dim=0).shape[0] == 1
+    assert torch.unique(image[empty], dim=0).shape[0] > 50

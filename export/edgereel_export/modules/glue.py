@@ -19,8 +19,6 @@ __all__ = [
     "DecoderCondition",
     "FrameBatch",
     "ImageCondition",
-    "InterpolationCondition",
-    "KeepKnown",
     "Pixels",
     "TextEncoder",
     "Upsample",
@@ -93,57 +91,6 @@ class DecoderCondition(nn.Module):
         """
         tokens, bias, emb = self.told(image, embeds, states, mask, row)
         return tokens, bias, emb + self.fps_embedding(fps)
-
-
-class InterpolationCondition(nn.Module):
-    """Everything ↑F is told: the text and image of the last row, and known frames with a mask."""
-
-    def __init__(self, decoder: DecoderCondition, frames: int, skip: int) -> None:
-        super().__init__()
-        self.decoder, self.frames, self.skip = decoder, frames, skip
-
-    def forward(
-        self,
-        clip: Tensor,
-        image: Tensor,
-        embeds: Tensor,
-        states: Tensor,
-        mask: Tensor,
-        fps: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Known frames and mask [1, 4, F, H, W] (1 = masked), tokens, bias and added vector.
-
-        Args:
-            clip: f32 [1, 3, F', H, W], the given frames, put at 0, skip, 2 skip, ...
-            image, embeds, states, mask, fps: as for DecoderCondition; only the last row is used.
-        """
-        row = torch.ones(1, dtype=torch.int64)
-        told = self.decoder(image, embeds[-1:], states[-1:], mask[-1:], row, fps)
-        spread = _spread(clip.clamp(-1, 1), self.skip)
-        given = torch.zeros(1, 1, self.frames, 1, 1)
-        given[:, :, :: self.skip] = 1
-        hidden = (1 - given).expand(-1, -1, -1, *clip.shape[3:])
-        return (torch.cat([spread, hidden], 1), *told)
-
-
-class KeepKnown(nn.Module):
-    """The interpolated video with the given frames put back: [1, 3, F, H, W]."""
-
-    def __init__(self, skip: int) -> None:
-        super().__init__()
-        self.skip = skip
-
-    def forward(self, video: Tensor, clip: Tensor) -> Tensor:
-        """video f32 [1, 3, F, H, W], clip f32 [1, 3, F', H, W]."""
-        given = torch.zeros(1, 1, video.shape[2], 1, 1)
-        given[:, :, :: self.skip] = 1
-        return torch.where(given > 0, _spread(clip, self.skip), video).clamp(-1, 1)
-
-
-def _spread(clip: Tensor, skip: int) -> Tensor:
-    """Zero frames between the frames of clip [B, C, F, H, W]: skip*(F-1)+1 frames."""
-    frames = F.pad(clip.unsqueeze(3), (0, 0, 0, 0, 0, skip - 1)).flatten(2, 3)
-    return frames[:, :, : frames.shape[2] - skip + 1]
 
 
 def upsample_matrix(size: int, scale: int) -> Tensor:

@@ -4,31 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgereel.levels import alphas_cumprod_cosine, shift_alphas_cumprod
-
 from .captions import plain
+from .conditions import SHIFTED, conditions, encoded
 from .data import Data
 from .emu import emu_image_component, emu_interpolation_component, emu_video_component
+from .interpolation import given_component, interpolation_component
 from .latent import unet_component, vae_component
 from .lavie import base_component
 from .lavie import interpolation_component as lavie_interpolation_component
 from .losses import COSINE, Component, denoise_loss, frozen
-from .networks import CHECKPOINT, LENGTH, SHIFT, build, null_rows
+from .networks import LENGTH, build
 from .upscaling import upscaler_vae_component, vsr_component
 from .world import COLOURS, FRAMES, MOTIONS, SHAPES, Scenes, draw, sample_scenes
 
 __all__ = ["COMPONENTS", "Component"]
 
-# D^t and ↑F see more noise: motion is settled while single pixels are still drowned in it.
-_SHIFTED = torch.from_numpy(shift_alphas_cumprod(alphas_cumprod_cosine(), SHIFT)).float()
-_Encoders = tuple[nn.Module, nn.Module]  # text, pictures
 KNOWN = torch.arange(0, FRAMES, 5)  # frames of the 76 that the decoder draws
 
 
@@ -103,31 +99,6 @@ def clip_component() -> Component:
     return Component(modules, loss)
 
 
-def _text(ids: Tensor, mask: Tensor, encoder: nn.Module) -> tuple[Tensor, Tensor]:
-    with torch.no_grad():
-        out = encoder(input_ids=ids, attention_mask=mask.long())
-    return out.text_embeds.float(), out.last_hidden_state.float()
-
-
-def _encoded(
-    data: Data, batch: tuple[Scenes, Tensor, Tensor], encoders: _Encoders
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Text embedding, states and mask, the image embedding of a random frame, rows made null.
-
-    A tenth of the rows gets the empty caption.
-    """
-    scenes, ids, mask = batch
-    encoder, pictures = encoders
-    null_ids, null_mask = data.tokens([""])
-    drop = data.uniform(len(ids)) < 0.1
-    ids, mask = null_rows(ids, null_ids[0], drop), null_rows(mask, null_mask[0], drop)
-    text, states = _text(ids, mask, encoder)
-    frame = data.uniform(len(ids), 1) * (FRAMES - 1)
-    with torch.no_grad():
-        image = pictures(pixel_values=draw(scenes, frame, 32)[:, :, 0]).image_embeds.float()
-    return text, states, mask, image, drop
-
-
 def prior_component() -> Component:
     """The prior predicts the clean CLIP image embedding (x0-prediction)."""
     encoder, pictures = frozen("text_encoder"), frozen("image_encoder")
@@ -140,7 +111,7 @@ def prior_component() -> Component:
     prior.clip_mean.data, prior.clip_std.data = embeds.mean(0)[None], embeds.std(0)[None]
 
     def loss(data: Data, progress: float, clips: bool) -> Tensor:
-        text, states, mask, image, _ = _encoded(data, data.scenes(128), (encoder, pictures))
+        text, states, mask, image, _ = encoded(data, data.scenes(128), (encoder, pictures))
         x0 = (image - prior.clip_mean) / prior.clip_std
         t = data.integers(1000, len(x0))
         alphas = COSINE[t][:, None]
@@ -148,21 +119,6 @@ def prior_component() -> Component:
         return F.mse_loss(prior(x, t.float(), text, states, mask).float(), x0)
 
     return Component(nn.ModuleDict({"prior": prior}), loss)
-
-
-def _conditions(
-    data: Data,
-    modules: nn.ModuleDict,
-    encoders: _Encoders,
-    batch: Any,
-    names: Any,
-) -> dict[str, Tensor]:
-    """tokens, bias and emb of a batch; a tenth of the rows get the null condition."""
-    unet, proj = (cast(Any, modules[name]) for name in names)
-    text, states, mask, image, drop = _encoded(data, batch, encoders)
-    image = null_rows(image, proj.learned_classifier_free_guidance_embeddings, drop)
-    tokens, bias, emb = proj(image, text, states, mask)
-    return {"tokens": tokens, "bias": bias, "emb": emb + unet.fps_embedding(batch[0].fps)}
 
 
 def decoder_component() -> Component:
@@ -175,57 +131,12 @@ def decoder_component() -> Component:
         batch = data.scenes(count, data.fps(count, progress) if clips else None)
         frames = KNOWN.float() if clips else data.uniform(count, 1) * (FRAMES - 1)
         x0 = draw(batch[0], frames, 16, 4)
-        given = _conditions(data, modules, encoders, batch, ("decoder", "text_proj"))
+        told = conditions(data, modules, encoders, batch, ("decoder", "text_proj"))
         unet = modules["decoder"]
         power = 0.6 if clips else 1.0
-        return denoise_loss(data, x0, lambda x, t: unet(x, t, **given), power, _SHIFTED)
+        return denoise_loss(data, x0, lambda x, t: unet(x, t, **told), power, SHIFTED)
 
     return Component(modules, loss)
-
-
-def _known_frames(data: Data) -> Tensor:
-    """bool [F]: which frames a training clip of ↑F is given (1 = given)."""
-    kind, skip = data.rng.random(), int(data.rng.integers(2, 6))
-    frames = FRAMES if kind < 0.6 else 15 * skip + 1
-    known = torch.zeros(frames, dtype=torch.bool)
-    if kind < 0.8:
-        known[:: 5 if kind < 0.6 else skip] = True
-    elif kind < 0.9:
-        count = int(data.rng.integers(1, frames // 2))
-        known[:count] = True
-        known = known.flip(0) if data.rng.random() < 0.5 else known
-    else:
-        known[0] = known[-1] = True
-    return known
-
-
-def interpolation_component() -> Component:
-    """↑F, fine-tuned from D^t: masked frames and mask as four more input channels."""
-    names = ("interpolation", "interpolation_text_proj")
-    modules = nn.ModuleDict({name: build(name) for name in names})
-    encoders = frozen("text_encoder"), frozen("image_encoder")
-    state = load_file(CHECKPOINT / "decoder" / "model.safetensors")
-    state["conv_in.weight"] = F.pad(state["conv_in.weight"], (0, 0, 0, 0, 0, 4))
-    modules["interpolation"].load_state_dict(state)
-    modules["interpolation_text_proj"].load_state_dict(
-        load_file(CHECKPOINT / "text_proj" / "model.safetensors")
-    )
-
-    def loss(data: Data, progress: float, clips: bool) -> Tensor:
-        known = _known_frames(data)
-        batch = data.scenes(2, data.fps(2, progress))
-        x0 = draw(batch[0], torch.arange(len(known)).float(), 16, 4)
-        given = known.float().view(1, 1, -1, 1, 1).expand(2, 1, -1, *x0.shape[3:])
-        blur = data.uniform(2, 1, 1, 1, 1) * 0.05
-        masked = (x0 + blur * torch.randn_like(x0)).clamp(-1, 1) * given
-        extra = torch.cat([masked, 1 - given], 1)
-        conditions = _conditions(data, modules, encoders, batch, names)
-        unet = modules["interpolation"]
-        return denoise_loss(
-            data, x0, lambda x, t: unet(torch.cat([x, extra], 1), t, **conditions), 0.6, _SHIFTED
-        )
-
-    return Component(modules, loss, rate=5e-4)
 
 
 def _degrade(data: Data, low: Tensor) -> Tensor:
@@ -273,6 +184,7 @@ COMPONENTS: dict[str, Callable[[], Component]] = {
     "prior": prior_component,
     "decoder": decoder_component,
     "interpolation": interpolation_component,
+    "interpolation_given": given_component,
     "super_res_low": super_res_low_component,
     "super_res_high": super_res_high_component,
     "vae": vae_component,

@@ -39,6 +39,7 @@ STEPS = {  # optimiser steps of a component; the second of a pair are on clips, 
     "prior": (2400,),
     "decoder": (700, 4600),
     "interpolation": (0, 1060),
+    "interpolation_given": (0, 790),  # the same network once more
     "super_res_low": (1000, 800),
     "super_res_high": (3900,),
     "vae": (1200,),

@@ -20,9 +20,7 @@ from edgereel.plan import (
     Op,
     Param,
     Ref,
-    Row,
     Run,
-    Size,
     Stage,
     TensorSpec,
     Window,
@@ -37,9 +35,10 @@ from edgereel_export.step import Prediction, StepConfig, step_graph
 from .examples import rand
 from .make_a_video_plan import pixel_loop
 from .make_a_video_profile import STEPS
+from .parts import Frames, Part
 from .sd_plan import f32, u8
 
-__all__ = ["SHARED", "SHARED_NOISE", "Bicubic", "Enlarged", "High", "Network", "Small", "by_parts"]
+__all__ = ["SHARED", "SHARED_NOISE", "Bicubic", "High", "Network", "Small", "by_parts"]
 
 SHARED = Ref(param="shared_noise")
 SHARED_NOISE: dict[str, Param] = {
@@ -61,16 +60,6 @@ class Small(NamedTuple):
     chunk: int | Ref
 
 
-class Enlarged(NamedTuple):
-    """What the last stage adds to a mode, which ends with the value `frames`, u8 [F, H, W, 3]."""
-
-    params: dict[str, Param]
-    rows: dict[str, tuple[Row, ...]]
-    sizes: dict[str, Size]
-    values: dict[str, TensorSpec]
-    stages: tuple[Stage, ...]
-
-
 class High(Protocol):
     """A way to make the last frames, with what it brings into the cascade."""
 
@@ -84,8 +73,8 @@ class High(Protocol):
     def graphs(self) -> dict[str, Graph]:
         """Its graphs, with example inputs."""
 
-    def enlarged(self, small: Small) -> Enlarged:
-        """What it adds to a mode that has made the frames `small`."""
+    def enlarged(self, small: Small) -> Part:
+        """What it adds to a mode that has made the frames `small`: `frames`, u8 [F, H, W, 3]."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +108,7 @@ class Bicubic:
             ),
         }
 
-    def enlarged(self, small: Small) -> Enlarged:
+    def enlarged(self, small: Small) -> Part:
         """A stage that asks nothing."""
         return self.stage(small, {}, {}, (), "chunk_upsampled")
 
@@ -130,7 +119,7 @@ class Bicubic:
         values: dict[str, TensorSpec],
         ops: tuple[Op, ...],
         out: str,
-    ) -> Enlarged:
+    ) -> Part:
         """The stage with `ops` between the filter and the pixels, which are made of `out`."""
         side = self.size * self.scale
         upsample = Run(
@@ -149,7 +138,7 @@ class Bicubic:
             collect={"chunk_frames": "frames"},
             ops=(upsample, *ops, to_pixels),
         )
-        return Enlarged(params, {}, {}, whole | values, (made,))
+        return Part(Frames("frames", small.number), params, {}, {}, whole | values, (made,))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +158,7 @@ class Network(Bicubic):
         denoise = step_graph(network, step, shape, {"low": rand(*shape)}, free)
         return super().graphs() | {"super_res_high": denoise}
 
-    def enlarged(self, small: Small) -> Enlarged:
+    def enlarged(self, small: Small) -> Part:
         """A stage with a sampling loop."""
         params: dict[str, Param] = {
             "steps.super_res_high": IntParam(

@@ -6,6 +6,7 @@ the cascade draws pictures, as diffusers' UnCLIPPipeline does.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from edgereel_export.graph import Graph
 from edgereel_export.karlo_checkpoint import Karlo, read
 from edgereel_export.karlo_temporal import IDENTITY, Timed, read_temporal
 from edgereel_export.modules import glue
+from edgereel_export.modules.known_frames import ClipRate, InterpolationCondition, PictureEmbedding
 from edgereel_export.modules.unet import UNet
 from edgereel_export.modules.wrapped import Concatenated, PerFrame, Picture, Rows
 from edgereel_export.step import step_graph
@@ -31,16 +33,23 @@ from .extras import Extras
 from .make_a_video_high import High
 from .make_a_video_karlo_plan import modes
 from .make_a_video_karlo_stages import SKIP, KarloFacts
+from .make_a_video_known import given_graphs, known_graphs
+from .make_a_video_parts import MOST_FPS
 from .make_a_video_plan import Widths
 from .make_a_video_x4 import read_high
 
 __all__ = ["KarloCascade", "load_karlo"]
 
-_VIDEOS = {"video": "decoder", "interpolated": "interpolation"}  # by mode: what has to be given
 _SCALE_HIGH = 3  # 256 pixels to 768, as published
+_FILLED = ("interpolated", "animate", "transition", "interpolate", "extend", "extend-start")
+_VIDEOS = {  # by mode: what has to be given
+    **dict.fromkeys(("video", "variation"), "decoder"),
+    **dict.fromkeys(_FILLED, "interpolation"),
+}
 _TOLD = ("tokens", "bias", "emb")
 _CONDITION = ("image", "embeds", "states", "mask", "row")
 _K = {0: "K"}
+_F = {name: {2: "F"} for name in ("x", "low", "known")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +91,7 @@ class KarloCascade:
             "interpolation" in self._videos,
             "super_res_first" in self._videos,
             parts.schedulers["super_res"].num_train_timesteps,
+            math.lcm(parts.size, parts.sees.size) if parts.sees else 0,
             self.high,
         )
 
@@ -97,7 +107,18 @@ class KarloCascade:
             graphs |= self._video_graphs(given)
         if "interpolation" in self._videos:
             graphs |= self._interpolation_graphs(given)
+        graphs |= self._given_graphs()
         return graphs | (self.high.graphs() if self.high else {})
+
+    def _given_graphs(self) -> dict[str, Graph]:
+        """What shows the user's pictures to the networks, if there is an image encoder."""
+        parts, side = self.parts, self._facts().side
+        if parts.sees is None:
+            return {}
+        embed = PictureEmbedding(
+            parts.sees.model, side // parts.sees.size, parts.sees.levels, self._statistics
+        )
+        return given_graphs(embed, side, side // parts.size, 2)
 
     def _text_graphs(self, given: Mapping[str, Tensor]) -> dict[str, Graph]:
         """Text encoder and prior."""
@@ -156,13 +177,14 @@ class KarloCascade:
         }
         lengths = {"clip": facts.frames}
         if facts.interpolates:
-            lengths["video"] = facts.length
+            lengths["small"] = facts.length
         for small, frames in lengths.items():
             if facts.joint:
                 graphs |= self._joint_graphs(small, frames)
             else:
                 x = rand(1, 3, frames, facts.size, facts.size)
-                graphs[f"{small}_frames"] = Graph(glue.FrameBatch(), {"x": x}, ("frames",))
+                free = {"x": _F["x"], "frames": {0: "F"}}
+                graphs[f"{small}_frames"] = Graph(glue.FrameBatch(), {"x": x}, ("frames",), free)
         return graphs
 
     def _joint_graphs(self, small: str, frames: int) -> dict[str, Graph]:
@@ -172,13 +194,21 @@ class KarloCascade:
         step = self.parts.schedulers["super_res"].step
         graphs = {
             f"upsample_{small}": Graph(
-                glue.Upsample(side, scale), {"x": rand(1, 3, frames, side, side)}, ("low",)
+                glue.Upsample(side, scale),
+                {"x": rand(1, 3, frames, side, side)},
+                ("low",),
+                {name: _F[name] for name in ("x", "low")},
             ),
-            f"large_{small}_frames": Graph(glue.FrameBatch(), {"x": rand(*shape)}, ("frames",)),
+            f"large_{small}_frames": Graph(
+                glue.FrameBatch(),
+                {"x": rand(*shape)},
+                ("frames",),
+                {"x": _F["x"], "frames": {0: "F"}},
+            ),
         }
         for name in ("super_res_first", "super_res_last"):
             network = Concatenated(self._videos[name])
-            graphs[f"{name}_{small}"] = step_graph(network, step, shape, {"low": rand(*shape)}, {})
+            graphs[f"{name}_{small}"] = step_graph(network, step, shape, {"low": rand(*shape)}, _F)
         return graphs
 
     def _interpolation_graphs(self, given: Mapping[str, Tensor]) -> dict[str, Graph]:
@@ -186,22 +216,25 @@ class KarloCascade:
         facts, unet = self._facts(), self._videos["interpolation"]
         condition = self._condition(unet)
         told = {name: value[-1:].contiguous() for name, value in _told(condition, given).items()}
-        clip = rand(1, 3, facts.frames, facts.size, facts.size)
-        shape = (1, 3, facts.length, facts.size, facts.size)
-        known = {"known": rand(1, 4, *shape[2:]), **told}
+        clip = (1, 3, facts.frames, facts.size, facts.size)
+        video = (1, 3, facts.length, facts.size, facts.size)
+        known = {"known": rand(1, 4, *video[2:]), **told}
         step = self.parts.schedulers["decoder"].step
         inputs = _pick(given, "image", "embeds", "states", "mask", "fps")
         return {
+            "clip_rate": Graph(
+                ClipRate(SKIP, MOST_FPS),
+                {"fps": given["fps"], "skip": torch.tensor([SKIP])},
+                ("rate",),
+            ),
             "interpolation_condition": Graph(
-                glue.InterpolationCondition(condition, facts.length, SKIP),
-                {"clip": clip, **inputs},
-                ("known", *_TOLD),
+                InterpolationCondition(condition),
+                inputs,
+                _TOLD,
                 {name: _ROWS[name] for name in ("embeds", "states", "mask")},
             ),
-            "interpolation": step_graph(Concatenated(unet), step, shape, known, {}),
-            "keep_known": Graph(
-                glue.KeepKnown(SKIP), {"video": rand(*shape), "clip": clip}, ("out",)
-            ),
+            "interpolation": step_graph(Concatenated(unet), step, video, known, _F),
+            **known_graphs(clip, video, SKIP),
         }
 
     def _condition(self, unet: UNet) -> glue.DecoderCondition:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import msgspec
+
 from edgereel.plan import (
     ChoiceParam,
+    Denoise,
     FloatParam,
     IntParam,
     Mode,
@@ -13,14 +18,17 @@ from edgereel.plan import (
     Param,
     Ref,
     Run,
+    Size,
     Stage,
-    TensorSpec,
 )
 
-from .make_a_video_high import SHARED_NOISE, Enlarged, Small
-from .make_a_video_karlo_stages import KarloFacts, Made, joint, one_by_one, picture, pixels
-from .make_a_video_plan import SAMPLERS, TEXT, TOLD, guided, prior_loop, text_ops
-from .sd_plan import f32, prompts
+from .make_a_video_given import Given, between, filled, looked_at
+from .make_a_video_high import SHARED_NOISE, Small
+from .make_a_video_karlo_stages import SKIP, KarloFacts, Made, joint, one_by_one, picture, pixels
+from .make_a_video_parts import clip_rate, filling, rate_param, text, told_values
+from .make_a_video_plan import SAMPLERS, TEXT, TOLD, guided, prior_loop
+from .parts import Frames, Part, mode_of
+from .sd_plan import f32
 
 __all__ = ["modes"]
 
@@ -33,80 +41,102 @@ _WHAT = {
     "super_res": "super-resolution",
 }
 _FPS = 8.0
+_CHUNK_SIZE: dict[str, Param] = {
+    "chunk_size": IntParam(
+        description="frames to enlarge at a time; does not change a video of shared noise",
+        default=4,
+        min=1,
+        max=64,
+    )
+}
 
 
 def modes(facts: KarloFacts) -> dict[str, Mode]:
     """Those that the checkpoint's networks can do, videos first."""
-    found = {}
+    begin = text(facts.widths, guidance=True), _prior(facts)
+    found: dict[str, Mode] = {}
+    given = Given(facts.frames, SKIP, facts.size, facts.side, facts.widths.clip)
+    fill = partial(_interpolation, facts)
     if facts.frames:
-        found["video"] = _mode(facts, facts.frames)
+        parts = (*begin, _decoder(facts, video=True))
+        found["video"] = _mode(f"text to a video of {facts.frames} frames", facts, parts)
     if facts.interpolates:
-        found["interpolated"] = _mode(facts, facts.length, interpolated=True)
-    return found | {"image": _mode(facts, 0)}
+        drawn = (_decoder(facts, video=True, rated=True), between(given, fill))
+        words = f"text to a video of {facts.length} frames"
+        found["interpolated"] = _mode(words, facts, (*begin, *drawn))
+    found["image"] = _picture(facts, begin)
+    if not facts.side:
+        return found
+    told = text(facts.widths, guidance=False, default="")
+    if facts.interpolates:
+        for name, (words, more) in filled(given, fill).items():
+            found[name] = _mode(words, facts, (told, *more))
+    begin = text(facts.widths, guidance=True, default=""), looked_at(given)
+    if facts.frames:
+        words = f"{facts.frames} frames that show what a picture or a video of yours does"
+        parts = (*begin, _decoder(facts, video=True))
+        found["variation"] = _mode(words, facts, parts)
+    found["image-variation"] = _picture(facts, begin)
+    return found
 
 
-def _mode(facts: KarloFacts, frames: int, *, interpolated: bool = False) -> Mode:
-    """Text to so many frames; 0 is a picture, by the networks without layers over frames."""
-    parts = [_text(facts), _prior(facts), _decoder(facts, frames > 0)]
-    small = "clip"
-    if interpolated:
-        parts.append(_interpolation(facts))
-        small = "video"
-    if not frames:
-        parts.append(picture(facts))
-    elif facts.joint:
-        parts.append(joint(facts, frames, small))
+def _mode(description: str, facts: KarloFacts, parts: tuple[Part, ...]) -> Mode:
+    """A mode of parts that end with small frames, which are then enlarged."""
+    frames = parts[-1].frames
+    if facts.joint:
+        made = [joint(facts, frames.number, frames.value)]
+        params: dict[str, Param] = {}
     else:
-        parts += one_by_one(facts, frames, small)
-    stages = ["prior", "decoder", *(["interpolation"] if interpolated else []), "super_res"]
-    text = prompts()
-    values = {key: value for made, _ in parts for key, value in made.items()}
-    made = f"a video of {frames} frames" if frames else "a picture"
-    one_by_one_frames = frames > 0 and not facts.joint
-    larger = _larger(facts, frames)
-    return Mode(
-        description=f"text to {made}",
-        params={
-            **text["params"],
-            **_params(stages, frames > 0, chunks=one_by_one_frames or bool(frames and facts.high)),
-            **(SHARED_NOISE if one_by_one_frames else {}),
-            **larger.params,
-        },
-        rows={**text["rows"], **larger.rows},
-        sizes=larger.sizes,
-        values=values | larger.values,
-        stages=(*(stage for _, stage in parts), *larger.stages),
-        output=Output(value="frames", fps=Ref(param="fps") if frames else 1.0),
-    )
+        made = one_by_one(facts, frames.number, frames.value)
+        params = {**_CHUNK_SIZE, **SHARED_NOISE}
+    enlarged = _enlarged(made, {**_sampling("super_res"), **params})
+    small = Small("large_frames", frames.number, Ref(param="chunk_size"))
+    larger = [_with_chunks(facts.high.enlarged(small))] if facts.high else []
+    return mode_of(description, _FPS, [*parts, enlarged, *larger])
 
 
-def _larger(facts: KarloFacts, frames: int) -> Enlarged:
-    """What comes after super-resolution to 256 pixels, if anything."""
-    if facts.high is None:
-        return Enlarged({}, {}, {}, {}, ())
-    if not frames:
-        return facts.high.enlarged(Small("large", 1, 1))
-    return facts.high.enlarged(Small("large_frames", frames, Ref(param="chunk_size")))
+def _with_chunks(part: Part) -> Part:
+    return part._replace(params={**_CHUNK_SIZE, **part.params})
 
 
-def _params(stages: list[str], video: bool, *, chunks: bool) -> dict[str, Param]:
-    params: dict[str, Param] = {}
-    for stage in stages:
-        params[f"steps.{stage}"] = IntParam(
+def _picture(facts: KarloFacts, begin: tuple[Part, ...]) -> Mode:
+    """One picture, by the networks without layers over frames."""
+    large = _enlarged([picture(facts)], _sampling("super_res"))
+    what = begin[-1].frames.value or "text"
+    larger = [facts.high.enlarged(Small("large", 1, 1))] if facts.high else []
+    made = [*begin, _decoder(facts, video=False), large, *larger]
+    mode = mode_of(f"{what} to a picture", 1.0, made)
+    params = {name: param for name, param in mode.params.items() if name != "fps"}
+    return msgspec.structs.replace(mode, params=params, output=Output(value="frames", fps=1.0))
+
+
+def _enlarged(made: list[Made], params: dict[str, Param]) -> Part:
+    values = {name: spec for more, _ in made for name, spec in more.items()}
+    return Part(Frames("frames", 0), params, {}, {}, values, tuple(stage for _, stage in made))
+
+
+def _sampling(stage: str) -> dict[str, Param]:
+    """How a stage is sampled: steps, guidance if it has any, and what all pixel stages share."""
+    main = stage == "decoder"
+    params: dict[str, Param] = {
+        f"steps.{stage}": IntParam(
             description=f"steps of {_WHAT[stage]}",
             default=_STEPS[stage],
             min=2,  # its last one has a network of its own in super-resolution
             max=1000,
-            aliases=("steps", "num_inference_steps") if stage == "decoder" else (),
+            aliases=("steps", "num_inference_steps") if main else (),
         )
-    for stage, scale in _GUIDANCE.items():
+    }
+    if stage in _GUIDANCE:
         params[f"guidance.{stage}"] = FloatParam(
             description=f"how strongly {_WHAT[stage]} follows the prompt; 1 turns guidance off",
-            default=scale,
+            default=_GUIDANCE[stage],
             min=0.0,
             max=30.0,
-            aliases=("guidance_scale",) if stage == "decoder" else (),
+            aliases=("guidance_scale",) if main else (),
         )
+    if stage == "prior":
+        return params
     params["sampler"] = ChoiceParam(
         description="sampler of the pixel stages; ddpm is Karlo's",
         choices=SAMPLERS,
@@ -114,88 +144,48 @@ def _params(stages: list[str], video: bool, *, chunks: bool) -> dict[str, Param]
         aliases=("scheduler",),
     )
     params["eta"] = FloatParam(description="DDIM's fresh noise", default=0.0, min=0.0, max=1.0)
-    if video:
-        params["fps"] = FloatParam(
-            description="frames per second; a lower rate shows a longer time",
-            default=_FPS,
-            min=1.0,
-            max=30.0,
-        )
-    if chunks:
-        params["chunk_size"] = IntParam(
-            description="frames to enlarge at a time; does not change a video of shared noise",
-            default=4,
-            min=1,
-            max=64,
-        )
     return params
 
 
-def _text(facts: KarloFacts) -> Made:
-    length, dim = facts.widths.length, facts.widths.clip
-    values = {
-        "ids": TensorSpec(dtype="int64", shape=("G", length)),
-        "row": TensorSpec(dtype="int64", shape=("G",)),
-        "mask": f32("G", length),
-        "states": f32("G", length, dim),
-        "embeds": f32("G", dim),
-    }
-    return values, Stage(name="text", ops=text_ops())
+def _prior(facts: KarloFacts) -> Part:
+    values = {name: f32(1, facts.widths.clip) for name in ("image_noise", "embedding")}
+    ops = (Noise(value="image_noise"), prior_loop("prior", "embedding"))
+    return Part(Frames("", 0), _sampling("prior"), {}, {}, values, (Stage(name="prior", ops=ops),))
 
 
-def _prior(facts: KarloFacts) -> Made:
-    values = {name: f32(1, facts.widths.clip) for name in ("image_noise", "image")}
-    return values, Stage(name="prior", ops=(Noise(value="image_noise"), prior_loop("prior")))
-
-
-def _decoder(facts: KarloFacts, video: bool) -> Made:
-    _, _, context, cross, emb = facts.widths
-    tokens = context + facts.widths.length
+def _decoder(facts: KarloFacts, *, video: bool, rated: bool = False) -> Part:
+    """An image embedding to a picture or to frames; `rated`: as far apart as the skip says."""
     sides = (facts.size, facts.size)
     shape = (1, 3, facts.frames, *sides) if video else (1, 3, *sides)
-    values = {
-        "tokens": f32("G", tokens, cross),
-        "bias": f32("G", tokens),
-        "emb": f32("G", emb),
-        "clip_noise": f32(*shape),
-        "clip": f32(*shape),
-    }
-    told = {"image": "image", **TEXT, "row": "row"}
+    values = told_values("G", "", facts.widths)
+    values |= dict.fromkeys(("clip_noise", "clip"), f32(*shape))
+    told = {"image": "embedding", **TEXT, "row": "row"}
+    ops: list[Op] = []
     if video:
         values["fps"] = f32(1)
         told["fps"] = "fps"
+    if rated:
+        values["clip_fps"] = f32(1)
+        told["fps"] = "clip_fps"
+        ops.append(clip_rate())
     name = "decoder" if video else "image_decoder"
-    condition = Run(graph=f"{name}_condition", inputs=told, outputs=TOLD)
-    loop = pixels(
-        name, ("clip_noise", "clip"), TOLD, "decoder", learned=True, guidance=guided("decoder")
-    )
-    return values, Stage(name="decoder", ops=(condition, Noise(value="clip_noise"), loop))
+    ops += [
+        Run(graph=f"{name}_condition", inputs=told, outputs=TOLD),
+        Noise(value="clip_noise"),
+        pixels(
+            name, ("clip_noise", "clip"), TOLD, "decoder", learned=True, guidance=guided("decoder")
+        ),
+    ]
+    params = _sampling("decoder") | (rate_param(_FPS) if video else {})
+    stage = Stage(name="decoder", ops=tuple(ops))
+    return Part(Frames("clip", facts.frames), params, {}, {}, values, (stage,))
 
 
-def _interpolation(facts: KarloFacts) -> Made:
-    _, _, context, cross, emb = facts.widths
-    tokens = context + facts.widths.length
-    shape = (1, 3, facts.length, facts.size, facts.size)
-    values = {
-        "known": f32(1, 4, *shape[2:]),
-        "all_tokens": f32(1, tokens, cross),
-        "all_bias": f32(1, tokens),
-        "all_emb": f32(1, emb),
-        **{name: f32(*shape) for name in ("video_noise", "video_raw", "video")},
-    }
-    known = {"known": "known", **{name: f"all_{name}" for name in TOLD}}
-    ops: tuple[Op, ...] = (
-        Run(
-            graph="interpolation_condition",
-            inputs={"clip": "clip", "image": "image", **TEXT, "fps": "fps"},
-            outputs=known,
-        ),
-        Noise(value="video_noise"),
-        pixels("interpolation", ("video_noise", "video_raw"), known, "interpolation", learned=True),
-        Run(
-            graph="keep_known",
-            inputs={"video": "video_raw", "clip": "clip"},
-            outputs={"out": "video"},
-        ),
-    )
-    return values, Stage(name="interpolation", ops=ops)
+def _interpolation(facts: KarloFacts, placed: str, frames: Size, params: dict[str, Param]) -> Part:
+    """Frames `clip` to as many as `frames` says; see make_a_video_parts.filling."""
+
+    def loop(x: str, out: str, told: dict[str, str]) -> Denoise:
+        return pixels("interpolation", (x, out), told, "interpolation", learned=True)
+
+    sampling = {**_sampling("interpolation"), **rate_param(_FPS)}
+    return filling(facts.size, facts.widths, loop, placed, frames, {**params, **sampling})

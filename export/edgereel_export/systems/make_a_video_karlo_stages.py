@@ -21,8 +21,9 @@ class KarloFacts(NamedTuple):
 
     size: side of the decoder's pictures in pixels. scale: of super-resolution. frames: that the
     decoder draws, 0 if it has no layers over frames. interpolates: whether there is interpolation.
-    joint: whether super-resolution has layers over frames. timesteps: of its training. high: what
-    makes the frames larger still, if anything.
+    joint: whether super-resolution has layers over frames. timesteps: of its training. side: of
+    given pictures, 0 without an image encoder. high: what makes the frames larger still, if
+    anything.
     """
 
     widths: Widths
@@ -32,6 +33,7 @@ class KarloFacts(NamedTuple):
     interpolates: bool
     joint: bool
     timesteps: int
+    side: int
     high: High | None = None
 
     @property
@@ -54,7 +56,7 @@ def picture(facts: KarloFacts) -> Made:
     return values, Stage(name="super_res", ops=ops)
 
 
-def one_by_one(facts: KarloFacts, frames: int, small: str) -> list[Made]:
+def one_by_one(facts: KarloFacts, frames: int | str, small: str) -> list[Made]:
     """Super-resolution of each frame of a video on its own, as SR_h of the paper: with one noise.
 
     It ends with `frames`, or with `large_frames` if they get larger still.
@@ -84,7 +86,7 @@ def one_by_one(facts: KarloFacts, frames: int, small: str) -> list[Made]:
     return [(split_values, Stage(name="split", ops=(split,))), (values, stage)]
 
 
-def joint(facts: KarloFacts, frames: int, small: str) -> Made:
+def joint(facts: KarloFacts, frames: int | str, small: str) -> Made:
     """Super-resolution of a whole video, by layers over frames too; arguments as of one_by_one."""
     values, ops = _enlarged(facts, small, 1, frames=frames, suffix=f"_{small}")
     values["large_frames"] = f32(frames, 3, facts.large, facts.large)
@@ -103,13 +105,13 @@ def _enlarged(
     small: str,
     count: int | str,
     *,
-    frames: int = 0,
+    frames: int | str = 0,
     suffix: str = "",
     shared: bool | Ref = False,
 ) -> tuple[dict[str, TensorSpec], tuple[Op, ...]]:
     """Values and ops that enlarge the value `small`, [count, 3, (frames,) H, W], to `large`."""
     sides = (facts.large, facts.large)
-    shape = (count, 3, frames, *sides) if frames else (count, 3, *sides)
+    shape = (count, 3, *((frames,) if frames else ()), *sides)
     names = ("upsampled", "super_res_noise", "unfinished", "large")
     last = facts.timesteps - 1
     steps = (

@@ -11,7 +11,12 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModelWithProjection,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+)
 
 from edgereel_export.modules.prior import Prior, PriorConfig
 from edgereel_export.modules.text_proj import TextProj, TextProjConfig
@@ -71,6 +76,15 @@ def _stages() -> list[tuple[str, nn.Module, dict[str, Any]]]:
         eos_token_id=257,
         pad_token_id=256,
     )
+    pictures = CLIPVisionConfig(
+        hidden_size=_DIM,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        projection_dim=_DIM,
+        image_size=16,
+        patch_size=8,
+    )
     unet: dict[str, Any] = {
         "block_out_channels": (8, 16),
         "layers_per_block": 1,
@@ -94,6 +108,7 @@ def _stages() -> list[tuple[str, nn.Module, dict[str, Any]]]:
     }
     stages: list[tuple[str, nn.Module, dict[str, Any]]] = [
         ("text_encoder", CLIPTextModelWithProjection(text), text.to_diff_dict()),
+        ("image_encoder", CLIPVisionModelWithProjection(pictures), pictures.to_diff_dict()),
         ("prior", Prior(prior), asdict(prior)),
     ]
     stages += [

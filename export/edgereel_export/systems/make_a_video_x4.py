@@ -36,8 +36,8 @@ from edgereel_export.modules import glue
 from edgereel_export.x4_upscaler import X4Upscaler, read_x4_upscaler
 
 from .examples import pictures, rand, randn
-from .make_a_video_high import SHARED, SHARED_NOISE, Bicubic, Enlarged, High, Small, by_parts
-from .parts import Values, tile_param, tiles
+from .make_a_video_high import SHARED, SHARED_NOISE, Bicubic, High, Small, by_parts
+from .parts import Frames, Part, Values, tile_param, tiles
 from .sd_graphs import EXAMPLE, decode_graph, sd_step, text_graph
 from .sd_plan import (
     Facts,
@@ -147,7 +147,7 @@ class X4:
             ),
         }
 
-    def enlarged(self, small: Small) -> Enlarged:
+    def enlarged(self, small: Small) -> Part:
         """Stages for the text, latents, large pictures, and pictures of the wanted size."""
         shared = small.number != 1  # of a single picture there is nothing to share
         large = "frames" if self.scale == self._factor else "high_large"
@@ -158,7 +158,8 @@ class X4:
         ]
         if large != "frames":
             stages.append(_smaller(small))
-        return Enlarged(
+        return Part(
+            Frames("frames", small.number),
             _params() | (SHARED_NOISE if shared else {}),
             {f"text.{_STAGE}": (Row(text=""), Row(param=f"prompt.{_STAGE}"))},
             {f"P{side}": Size(symbol=side, times=self._factor) for side in ("TH", "TW")},

@@ -60,7 +60,10 @@ class Part(NamedTuple):
 
 
 def mode_of(description: str, fps: float, parts: Sequence[Part]) -> Mode:
-    """The mode that does one part after the other; `fps` is the default of the file."""
+    """The mode that does one part after the other; `fps` is the default of the file.
+
+    A part may bring the param `fps` itself.
+    """
     params: dict[str, Param] = {}
     rows: dict[str, tuple[Row, ...]] = {}
     sizes: dict[str, Size] = {}
@@ -70,8 +73,9 @@ def mode_of(description: str, fps: float, parts: Sequence[Part]) -> Mode:
         rows |= part.rows
         sizes |= part.sizes
         values |= part.values
-    params["fps"] = FloatParam(
-        description="frames per second of the file", default=fps, min=0.1, max=120.0
+    params.setdefault(
+        "fps",
+        FloatParam(description="frames per second of the file", default=fps, min=0.1, max=120.0),
     )
     return Mode(
         description=description,
