@@ -9,7 +9,7 @@ a line too, and is tried again.
     python benchmarks/published_size.py make-a-video --work DIR
     python benchmarks/published_size.py make-a-video --work DIR --graph decoder --keep
 
-make-a-video needs up to 24 GB of memory and 60 GB of disk. Engines are deleted once they are
+make-a-video needs up to 24 GB of memory and 70 GB of disk. Engines are deleted once they are
 measured, unless --keep is given. The last line of the output is one JSON object.
 """
 

@@ -24,7 +24,7 @@ import onnx_ir as ir
 from edgereel import host_memory, kernel_library
 from edgereel.backends.trt_library import Library, library
 from edgereel.builds import Refit
-from edgereel.errors import EdgereelError, EngineError
+from edgereel.errors import EdgereelError, EngineError, OutputError
 from edgereel_export import precision, trt_attention, trt_layout, trt_weights
 from edgereel_export.float16_range import Ranges
 from edgereel_export.trt_job import Job, Made
@@ -163,9 +163,13 @@ class _Building:
         """Whether the engine was built and written."""
         target = Path(self.job.target)
         if hasattr(self.builder, "build_serialized_network_to_stream"):
-            with target.open("wb") as file:
-                done = self.builder.build_serialized_network_to_stream(
-                    network, config, writer(self.trt, file)
+            with target.open("wb", buffering=0) as file:
+                taker = writer(self.trt, file)
+                done = self.builder.build_serialized_network_to_stream(network, config, taker)
+            if taker.failed:
+                raise OutputError(
+                    f"{target.name} cannot be written ({taker.failed.strerror}); expected place "
+                    f"for the engine. Free some, or compile a copy of the folder elsewhere."
                 )
             return bool(done)
         plan = self.builder.build_serialized_network(network, config)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from collections.abc import Callable
 from typing import Any, BinaryIO
@@ -86,13 +88,24 @@ def monitor(trt: Library, progress: Callable[[float, str], bool]) -> Any:
 
 
 def writer(trt: Library, file: BinaryIO) -> Any:
-    """Takes the serialised engine as it is made, so that it is never in memory as a whole."""
+    """Takes the serialised engine as it is made, so that it is never in memory as a whole.
+
+    The library goes on after an error here: `failed` has the first.
+    """
 
     class Writer(trt.module.IStreamWriter):  # type: ignore[name-defined, misc]
         def __init__(self) -> None:
             super().__init__()
+            self.failed: OSError | None = None
 
         def write(self, data: Any) -> int:
-            return file.write(data)
+            try:
+                count = file.write(data)
+                if count < len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                return count
+            except OSError as error:
+                self.failed = self.failed or error
+                return 0
 
     return Writer()

@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
 
 from edgereel.backends.trt_library import library
+from edgereel.errors import OutputError
 from edgereel_export import trt
 from edgereel_export.trt_engine import _Building
 from edgereel_export.trt_job import Job
@@ -23,7 +24,7 @@ def test_memory_is_ours_or_weights_may_stream(streaming: bool) -> None:
     trt_rtx = library("tensorrt_rtx")
     shape = (1, 2)
     job = Job(
-        graph="a", source="a.onnx", target="a.engine", library="tensorrt_rtx", precision="fp16",
+        graph="a", source="a.onnx", target="/dev/full", library="tensorrt_rtx", precision="fp16",
         denoise=False, profiles=({"x": (shape, shape, shape)},), outputs=("y",),
         compute_capabilities=("8.9",), weight_streaming=streaming,
     )  # fmt: skip
@@ -39,3 +40,5 @@ def test_memory_is_ours_or_weights_may_stream(streaming: bool) -> None:
     x = network.add_input("x", trt_rtx.module.float16, shape)
     network.mark_output(network.add_activation(x, trt_rtx.module.ActivationType.RELU).get_output(0))
     assert building.builder.build_serialized_network(network, config) is not None
+    with pytest.raises(OutputError, match=r"full cannot be written \(No space left on device\)"):
+        building._write(network, building._config())
