@@ -11,6 +11,7 @@ from .make_a_video_given import Given, between, filled, looked_at
 from .make_a_video_parts import decoder, interpolation, made_of, prior, text
 from .make_a_video_plan import Widths
 from .make_a_video_profile import Profile
+from .parts import Part
 
 __all__ = ["given_side", "modes"]
 
@@ -32,12 +33,13 @@ def modes(profile: Profile, widths: Widths, encoder: int | None) -> dict[str, Mo
     fill = partial(interpolation, profile, widths)
     drawn = (decoder(profile, widths), between(facts, fill))
     begin = text(widths, guidance=True), prior(profile, widths)
-    made = {"video": ("text to a video", (*begin, *drawn))}
+    words = "text to a video"
+    made: dict[str, tuple[str, tuple[Part, ...]]] = {"video": (words, (*begin, *drawn))}
     if encoder is not None:
         told = text(widths, guidance=False, default="")
         made |= {
             name: (words, (told, *parts)) for name, (words, parts) in filled(facts, fill).items()
         }
-        begin = text(widths, guidance=True, default=""), looked_at(facts)
+        begin = text(widths, guidance=True, default=""), looked_at(facts, profile.frames)
         made["variation"] = ("a new video that shows what one of yours does", (*begin, *drawn))
     return {name: made_of(words, profile, parts) for name, (words, parts) in made.items()}
