@@ -102,7 +102,13 @@ def _cases() -> Iterator[tuple[str, Case]]:
         end = "" if told else ", no text"
         yield (
             f"variation{end}",
-            Case("variation", _FRAMES, (), told, lambda given: {"video": given, "skip": 3}),
+            Case(
+                "variation",
+                _FRAMES,
+                (),
+                told,
+                lambda given: {"video": given, "frames": len(given), "skip": 3},
+            ),
         )
 
 

@@ -414,13 +414,15 @@ def test_variation_is_the_cascade_on_the_mean_embedding(cascade: Any, monkeypatc
     pictures = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8)
     told = Spy(cascade, monkeypatch, "decoder_condition")
     alone = Spy(cascade, monkeypatch, "image_encoder")
-    whole = cascade(mode="variation", params={"video": pictures}).frames
+    five = {"video": pictures, "num_frames": 5}
+    whole = cascade(mode="variation", params=five).frames
     for picture in pictures:
-        cascade(mode="variation", params={"video": picture[None]})
+        cascade(mode="variation", params={"video": picture[None], "frames": 1})
     image = told.calls[0][0]["image"]
     each = [out["image"] for _, out in alone.calls[1:]]
     assert np.allclose(image, np.mean(each, 0), atol=1e-5)
-    assert np.array_equal(whole, cascade(mode="variation", params={"video": pictures[::-1]}).frames)
+    backwards = cascade(mode="variation", params={**five, "video": pictures[::-1]}).frames
+    assert np.abs(whole.astype(int) - backwards).max() <= 1
 
 
 def test_too_few_frames_are_refused(cascade: Any) -> None:

@@ -19,6 +19,7 @@ from edgereel.errors import InputError  # noqa: E402
 from edgereel_export import drawn_weights  # noqa: E402
 from edgereel_export.graph import Graph, _specs  # noqa: E402
 from edgereel_export.systems import make_a_video  # noqa: E402
+from edgereel_export.systems.make_a_video_high import Network  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -80,8 +81,16 @@ def over_time(network: Any) -> int:
     return sum(3 * c * c + c for c in wide) + sum(4 * c * c + 6 * c for c in sites)
 
 
+def networks(published: make_a_video.MakeAVideo) -> dict[str, torch.nn.Module]:
+    """The five."""
+    high = published.high
+    assert isinstance(high, Network)
+    every = {**published.networks, "super_res_high": high.unet}
+    return {name: every[name] for name in NETWORKS}
+
+
 def test_parameters(published: make_a_video.MakeAVideo) -> None:
-    counts = {name: count(published.networks[name]) for name in NETWORKS}
+    counts = {name: count(network) for name, network in networks(published).items()}
     with torch.device("meta"):
         prior = diffusers.PriorTransformer(num_layers=24)
         decoder = flat(4, (512, 1024, 1536, 2048), attention=True)
@@ -112,10 +121,10 @@ def test_large_networks_have_no_values_and_conditions_have(
 ) -> None:
     drawn = {n for n, g in graphs.items() if drawn_weights.has_drawn_weights(g.module)}
     assert drawn == set(NETWORKS)
-    for name in NETWORKS:
-        named = {k: p for k, p in published.networks[name].named_parameters() if p.is_meta}
+    for name, network in networks(published).items():
+        named = {k: p for k, p in network.named_parameters() if p.is_meta}
         assert {p.drawn_from for p in named.values()} == {f"{name}.{k}" for k in named}
-        rest = {k.split(".")[0] for k, _ in published.networks[name].named_parameters()}
+        rest = {k.split(".")[0] for k, _ in network.named_parameters()}
         rest -= {k.split(".")[0] for k in named}
         told = {"prior": {"clip_mean", "clip_std"}}
         assert rest == told.get(name, {"fps_embedding"} if "super" not in name else set())
@@ -136,13 +145,16 @@ def test_plan(published: make_a_video.MakeAVideo, graphs: dict[str, Graph]) -> N
         modes=published.modes(),
     )
     mode = plan.parse(plan.encode(document)).modes["video"]  # which check everything
-    shapes = [mode.values[name].shape for name in ("clip", "video", "low_video", "frames")]
+    shapes = [mode.values[name].shape for name in ("clip", "small", "low_video", "frames")]
     assert shapes == [
         (1, 3, 16, 64, 64),
-        (1, 3, 76, 64, 64),
-        (1, 3, 76, 256, 256),
-        (76, 768, 768, 3),
+        (1, 3, "F", 64, 64),
+        (1, 3, "F", 256, 256),
+        ("F", 768, 768, 3),
     ]
+    skip = mode.params["skip"]
+    assert mode.sizes["F"] == plan.Size(param="skip", times=15, plus=1)
+    assert isinstance(skip, plan.IntParam) and 15 * (skip.default or 0) + 1 == 76
     steps = {name: mode.params[f"steps.{name}"] for name in ("prior", "decoder", "super_res_low")}
     assert {n: p.default for n, p in steps.items() if isinstance(p, plan.IntParam)} == {
         "prior": 64,

@@ -25,7 +25,12 @@ pytestmark = [pytest.mark.torch, pytest.mark.slow]
 
 # Graphs that only move or clip numbers: no matrix product, so float32 is kept (see precision.py).
 # `pixels` is one kernel that writes integers, so no float type is told of it.
-PLAIN = {"pixels": "-", "frame_batch": "Float", "keep_known": "Float"}
+PLACED = [f"{which}_known" for which in ("every", "first", "last", "ends", "keep")]
+PLAIN = {
+    "pixels": "-",
+    "both_pictures": "-",
+    **dict.fromkeys((*PLACED, "frame_batch", "given_clip", "clip_rate"), "Float"),
+}
 
 
 def _script(name: str) -> ModuleType:

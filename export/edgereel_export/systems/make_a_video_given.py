@@ -128,12 +128,19 @@ def _pictures(facts: Given, pictures: dict[str, str]) -> Part:
     return _seen(facts, ("pictures", 2), params, values, join)
 
 
-def looked_at(facts: Given) -> Part:
-    """A video of the user's of any length, of which only the image embedding is used."""
-    params = _video_params(facts, "the video, or a picture, to take after", None)
+def looked_at(facts: Given, count: int) -> Part:
+    """By default `count` frames of the user's, of which only the image embedding is used."""
+    params = _video_params(facts, "the video, or a picture, to take after", Ref(param="num_frames"))
+    params["num_frames"] = IntParam(
+        description="first frames of the given video to look at; 1 for a picture",
+        default=count,
+        min=1,
+        max=4096,
+        aliases=("frames",),
+    )
     values = {"video": u8("N", facts.side, facts.side, 3), "embedding": f32(1, facts.width)}
     stage = Stage(name="given", ops=(_embed("video"),))
-    return Part(Frames("video", "N"), params, {}, {}, values, (stage,))
+    return Part(Frames("video", "N"), params, {}, {"N": Size(param="num_frames")}, values, (stage,))
 
 
 def _seen(
@@ -164,7 +171,7 @@ def _embed(pictures: str) -> Run:
 
 
 def _video_params(
-    facts: Given, what: str, frames: int | None, *, last: bool = False
+    facts: Given, what: str, frames: int | Ref, *, last: bool = False
 ) -> dict[str, Param]:
     """A video of the user's, and which part of it is taken."""
     video = VideoParam(

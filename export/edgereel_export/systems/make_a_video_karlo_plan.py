@@ -71,12 +71,12 @@ def modes(facts: KarloFacts) -> dict[str, Mode]:
     if facts.interpolates:
         for name, (words, more) in filled(given, fill).items():
             found[name] = _mode(words, facts, (told, *more))
-    begin = text(facts.widths, guidance=True, default=""), looked_at(given)
+    both = text(facts.widths, guidance=True, default="")
     if facts.frames:
         words = f"{facts.frames} frames that show what a picture or a video of yours does"
-        parts = (*begin, _decoder(facts, video=True))
+        parts = (both, looked_at(given, facts.frames), _decoder(facts, video=True))
         found["variation"] = _mode(words, facts, parts)
-    found["image-variation"] = _picture(facts, begin)
+    found["image-variation"] = _picture(facts, (both, looked_at(given, 1)))
     return found
 
 

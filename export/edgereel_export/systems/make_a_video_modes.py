@@ -41,6 +41,6 @@ def modes(profile: Profile, widths: Widths, encoder: int | None, high: High) -> 
         made |= {
             name: (words, (told, *parts)) for name, (words, parts) in filled(facts, fill).items()
         }
-        begin = text(widths, guidance=True, default=""), looked_at(facts)
+        begin = text(widths, guidance=True, default=""), looked_at(facts, profile.frames)
         made["variation"] = ("a new video that shows what one of yours does", (*begin, *drawn))
     return {name: made_of(words, profile, parts, high) for name, (words, parts) in made.items()}
