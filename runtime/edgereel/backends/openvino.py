@@ -7,10 +7,8 @@ reference inputs are near enough to PyTorch's in float32, and in float32 otherwi
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.util
-import io
 import json
 import logging
 import math
@@ -91,32 +89,31 @@ class OpenVino(OnHost):
         return Engine(compiled, spec.file, self._plan.files[spec.file], precision)
 
     def _compiled(self, path: Path, kept: Path, options: dict[str, Any]) -> Any:
-        """A compiled graph, from `kept` if it is there; else it is written there."""
-        if kept.is_file():
-            with contextlib.suppress(Exception), kept.open("rb") as file:  # damaged: made anew
-                return self._core.import_model(io.BytesIO(file.read()), "CPU", options)
-        compiled = self._core.compile_model(self._core.read_model(path), "CPU", options)
-        # A folder that cannot be written to: compiled each time.
-        with contextlib.suppress(OSError, OutputError):
+        """A compiled graph, which OpenVINO keeps in the folder `kept`, whole or not at all."""
+        if kept.is_dir():
+            return self._core.compile_model(path, "CPU", options | {"CACHE_DIR": str(kept)})
+        try:
             kept.parent.mkdir(parents=True, exist_ok=True)
-            with files.all_or_nothing(kept) as unfinished:
-                unfinished.write_bytes(compiled.export_model().getbuffer())
-            for old in kept.parent.glob(f"{kept.stem.rpartition('-')[0]}-*"):
-                if old != kept:
-                    old.unlink()
+            files.check_place(kept)
+        except (OSError, OutputError):  # nothing can be written there: compiled each time
+            return self._core.compile_model(path, "CPU", options)
+        with files.all_or_nothing(kept) as unfinished:
+            options = options | {"CACHE_DIR": str(unfinished)}
+            compiled = self._core.compile_model(path, "CPU", options)
+        for old in kept.parent.glob(f"{kept.name.rpartition('-')[0]}-*"):
+            if old != kept:
+                files.remove(old)
         return compiled
 
     def _kept(self, spec: GraphSpec, precision: str) -> Path:
         """Where the compiled graph is kept; its name changes with whatever decides it."""
-        from edgereel.backends import openvino_operators
-
         facts: list[Any] = [self._version, self._core.get_property("CPU", "FULL_DEVICE_NAME")]
-        facts += [files.sha256(Path(str(openvino_operators.__file__)))]
+        facts += [files.sha256(Path(__file__).with_name("openvino_operators.py"))]
         for name in (spec.file, *spec.weights):
             at = (self._plan.folder / name).stat()  # hashes may not have been compared
             facts += [self._plan.files[name], at.st_size, at.st_mtime_ns]
         key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
-        name = f"{Path(spec.file).stem}-{precision}-{key}.blob"
+        name = f"{Path(spec.file).stem}-{precision}-{key}"
         return self._plan.folder / "builds" / "openvino" / name
 
     def _options(self, precision: str) -> dict[str, Any]:
