@@ -138,7 +138,9 @@ def _published(work: str, module: nn.Module) -> nn.Module:
     if work != "sd15":
         return module
     import diffusers
-    from diffusers.pipelines.text_to_video_synthesis import pipeline_text_to_video_zero as zero
+    from diffusers.pipelines.deprecated.text_to_video_synthesis import (
+        pipeline_text_to_video_zero as zero,
+    )
 
     unet = diffusers.UNet2DConditionModel(cross_attention_dim=768, attention_head_dim=8)
     unet.load_state_dict(module.get_submodule("network").state_dict())
