@@ -160,8 +160,11 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, attn_mask: Any = None, scale: An
     """With scores in memory, by the operators of the published code."""
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     rows, keys, values = (x.reshape(-1, *x.shape[-2:]) for x in (q, k, v))
-    blank = torch.empty(rows.shape[0], rows.shape[1], keys.shape[1], dtype=q.dtype)
-    scores = torch.baddbmm(blank, rows, keys.transpose(1, 2), beta=0, alpha=scale)
+    if torch.compiler.is_exporting():  # or the unused tensor becomes a constant of gigabytes
+        scores = torch.bmm(rows, keys.transpose(1, 2)) * scale
+    else:
+        blank = torch.empty(rows.shape[0], rows.shape[1], keys.shape[1], dtype=q.dtype)
+        scores = torch.baddbmm(blank, rows, keys.transpose(1, 2), beta=0, alpha=scale)
     if attn_mask is not None:
         scores = (scores.reshape(*q.shape[:-1], -1) + attn_mask).reshape(scores.shape)
     return torch.bmm(scores.softmax(-1), values).reshape(*q.shape[:-1], v.shape[-1])

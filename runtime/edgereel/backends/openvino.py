@@ -28,6 +28,7 @@ from edgereel.plan import GraphSpec, Plan
 __all__ = ["NEAR_DB", "Engine", "OpenVino", "OpenVinoBf16"]
 
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
+_KEPT_BYTES = 1 << 29  # of a graph with its weights
 
 NEAR_DB = 40.0
 """PSNR that every output of a graph needs in bfloat16: a mean error of 1 % of the largest value.
@@ -89,11 +90,13 @@ class OpenVino(OnHost):
         compiler = partial(self._compiled, model, self._kept(spec, precision), precision)
         return Engine(compiler, spec.file, self._plan.files[spec.file], precision)
 
-    def _compiled(self, model: Any, kept: Path, precision: str, shapes: Shapes) -> Any:
+    def _compiled(self, model: Any, kept: Path | None, precision: str, shapes: Shapes) -> Any:
         """A graph compiled for these shapes; OpenVINO keeps it in a folder, whole or not at all."""
         give_back()  # what dropped engines had
         model.reshape({name: list(shape) for name, shape in shapes.items()})
         options = self._options(precision)
+        if kept is None:
+            return self._core.compile_model(model, "CPU", options)
         place = kept.with_name(f"{kept.name}-{_key(shapes)}")
         try:
             kept.parent.mkdir(parents=True, exist_ok=True)
@@ -112,8 +115,14 @@ class OpenVino(OnHost):
         give_back()
         return compiled
 
-    def _kept(self, spec: GraphSpec, precision: str) -> Path:
-        """Where compiled graphs are kept, without their shapes; it changes with the rest."""
+    def _kept(self, spec: GraphSpec, precision: str) -> Path | None:
+        """Where compiled graphs are kept, without their shapes; it changes with the rest.
+
+        None for large graphs: OpenVINO keeps their weights for all shapes they are compiled for.
+        """
+        sizes = [(self._plan.folder / name).stat().st_size for name in (spec.file, *spec.weights)]
+        if sum(sizes) > _KEPT_BYTES:
+            return None
         facts: list[Any] = [self._version, self._core.get_property("CPU", "FULL_DEVICE_NAME")]
         facts += [files.sha256(Path(__file__).with_name("openvino_operators.py"))]
         for name in (spec.file, *spec.weights):
@@ -213,10 +222,10 @@ class Engine:
             ) from error
 
     def _request(self, shapes: Shapes) -> Any:
-        """For these shapes; the two latest are kept, as a last chunk may differ from the others."""
+        """For these shapes; the three latest are kept: a first frame, a chunk and the last one."""
         key = _key(shapes)
         if key not in self._requests:
-            while len(self._requests) > 1:
+            while len(self._requests) > 2:
                 del self._requests[next(iter(self._requests))]
             self._requests[key] = self._compiled(shapes).create_infer_request()
         return self._requests[key]
