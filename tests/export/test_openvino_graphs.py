@@ -1,9 +1,13 @@
-"""Networks on OpenVINO against PyTorch: `pytest tests/export/test_openvino_graphs.py`"""
+"""Networks on OpenVINO against PyTorch: `pytest tests/export/test_openvino_graphs.py`
+
+Each is a test of its own, by which conftest.py sees whose cascade it needs.
+"""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,21 +16,24 @@ pytest.importorskip("openvino", reason="openvino is not installed (edgereel[open
 
 from edgereel import backends, plan
 
+pytestmark = pytest.mark.torch
 
-@pytest.mark.torch
-@pytest.mark.parametrize(
-    ("cascade", "graph"),
-    [
-        ("tiny_lavie", "unet"),  # attention over frames turned by interleaved pairs, and biased
-        ("tiny_make_a_video", "decoder"),  # turned by halves
-        ("tiny_emu_video", "video"),  # neither
-    ],
-)
-def test_reference_vectors_pass(
-    cascade: str, graph: str, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
-    """1e-4 of the largest value: what float32 loses in another order."""
-    folder = shutil.copytree(request.getfixturevalue(cascade).folder, tmp_path / "cascade")
+
+def test_attention_over_frames_turned_in_pairs_and_biased(tiny_lavie: Any, tmp_path: Path) -> None:
+    reference_vectors_pass(tiny_lavie, "unet", tmp_path)
+
+
+def test_attention_over_frames_turned_in_halves(tiny_make_a_video: Any, tmp_path: Path) -> None:
+    reference_vectors_pass(tiny_make_a_video, "decoder", tmp_path)
+
+
+def test_attention_over_frames_alone(tiny_emu_video: Any, tmp_path: Path) -> None:
+    reference_vectors_pass(tiny_emu_video, "video", tmp_path)
+
+
+def reference_vectors_pass(tiny: Any, graph: str, place: Path) -> None:
+    """Within 1e-4 of the largest value: what float32 loses in another order."""
+    folder = shutil.copytree(tiny.folder, place / "cascade")
     document = plan.load(folder)
     backend, _ = backends.choose("openvino", document, threads=1)
     spec = document.graphs[graph]
