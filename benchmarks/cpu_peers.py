@@ -1,7 +1,7 @@
 """Denoising steps on a CPU: ours beside the published code, torch.compile and a plain export.
 
 The same weights, inputs and outputs for every way; each runs in a process of its own, in turn, so
-that memory is its own, and what it computes is compared with the first way. Works:
+that memory is its own, and what it computes is compared with the first way that can run. Works:
 
     shapes      every network of the trained cascade `shapes`, a step of each at its full size
     sd15        Text2Video-Zero on the UNet of Stable Diffusion 1.5, two guidance rows
@@ -95,7 +95,8 @@ def _measured(work: str, options: argparse.Namespace, folder: Path) -> dict[str,
             asked = Asked(work, name, folder, options.frames, options.threads)
             rounds[name].append(_alone(asked, steps, options.limit))
             print(json.dumps({work: {name: rounds[name][-1]}}), file=sys.stderr, flush=True)
-    return {name: _joined(folder, names[0], name, told) for name, told in rounds.items()}
+    first = next((name for name, told in rounds.items() if "cannot" not in told[-1]), "")
+    return {name: _joined(folder, first, name, told) for name, told in rounds.items()}
 
 
 def _joined(folder: Path, first: str, name: str, told: list[Told]) -> Told:
@@ -174,15 +175,14 @@ def _table(work: str, told: Mapping[str, Told]) -> list[str]:
     """A row per way, in Markdown."""
     head = "| way | step | times as fast | memory | PSNR | before the first step | the first |"
     lines = [f"\n{work}\n", head, "|---|--:|--:|--:|--:|--:|--:|"]
-    base = next(iter(told.values())).get("seconds")
+    base = next((one["seconds"] for one in told.values() if "seconds" in one), 0.0)
     for name, one in told.items():
         if "cannot" in one:
             lines.append(f"| {name} | {one['cannot']} | | | | | |")
             continue
-        faster = "" if base is None else f"{base / one['seconds']:.2f}"
         first = f"{one['first_seconds']:.1f} s" if "first_seconds" in one else ""
         lines.append(
-            f"| {name} | {one['seconds']:.3f} s | {faster} | {one['peak_gib']:.1f} GiB | "
+            f"| {name} | {one['seconds']:.3f} s | {base / one['seconds']:.2f} | {one['peak_gib']:.1f} GiB | "
             f"{one['psnr_db']:.1f} dB | {one['ready_seconds']:.1f} s | {first} |"
         )
     return lines
