@@ -28,7 +28,7 @@ import full_size
 import msgspec
 import numpy as np
 import torch
-from full_size import NETWORKS, Network
+from full_size import Network
 from shapes_report import machine
 from torch import nn
 
@@ -45,7 +45,7 @@ from edgereel_export.modules.sd_config import SDUNetConfig
 from edgereel_export.trt_child import run
 from edgereel_export.trt_engine import Job
 
-__all__ = ["main"]
+__all__ = ["NETWORKS", "main", "plan_of"]
 
 Run = Callable[[int], float]  # number of steps -> seconds
 
@@ -64,7 +64,7 @@ def _small() -> nn.Module:
     )
 
 
-_ALL = NETWORKS | {"small": Network(_small, "epsilon", (4, 8, 8), (4,))}
+NETWORKS = full_size.NETWORKS | {"small": Network(_small, "epsilon", (4, 8, 8), (4,))}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("networks", nargs="+", choices=tuple(_ALL))
+    parser.add_argument("networks", nargs="+", choices=tuple(NETWORKS))
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=10)
@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _measured(name: str, options: argparse.Namespace) -> dict[str, float | str]:
     """Seconds of a step by way, or why a way cannot be run here."""
-    network, told = _ALL[name], dict[str, float | str]()
+    network, told = NETWORKS[name], dict[str, float | str]()
     ways: dict[str, Run] = {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -217,17 +217,21 @@ def _ours(backend: Backend, engine: Engine, network: Network) -> Run:
     return timed
 
 
-def _plan(folder: Path, spec: GraphSpec) -> Plan:
-    """A cascade of one graph, without a plan.json."""
-    plan = Plan(
-        format=1, name="step", system="step", files={spec.file: ""}, graphs={"unet": spec}, modes={}
-    )
+def plan_of(folder: Path, *specs: GraphSpec) -> Plan:
+    """A cascade of these graphs alone, without a plan.json."""
+    files = {name: sha256(folder / name) for s in specs for name in _files(s)}
+    graphs = {Path(spec.file).stem: spec for spec in specs}
+    plan = Plan(format=1, name="step", system="step", files=files, graphs=graphs, modes={})
     plan.__dict__["folder"] = folder
     return plan
 
 
+def _files(spec: GraphSpec) -> tuple[str, ...]:
+    return (spec.file, *spec.weights, *([] if spec.golden is None else [spec.golden]))
+
+
 def _ort(network: Network, folder: Path, spec: GraphSpec, kind: type[ort.Ort]) -> Run:
-    plan = _plan(folder, spec)
+    plan = plan_of(folder, spec)
     reason = kind.unusable(plan)
     if reason is not None:
         raise BackendUnavailable(reason)
@@ -281,7 +285,7 @@ def _trt(network: Network, folder: Path, spec: GraphSpec) -> Run:
         def _build(self, graph: str) -> builds.Build:
             return builds.Build(folder, record)
 
-    backend = Compiled(_plan(folder, spec))
+    backend = Compiled(plan_of(folder, spec))
     return _ours(backend, backend.load(folder / spec.file, spec), network)
 
 

@@ -7,16 +7,15 @@ reference inputs are near enough to PyTorch's in float32, and in float32 otherwi
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.util
-import io
 import json
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 
@@ -27,6 +26,9 @@ from edgereel.errors import EngineError, OutputError
 from edgereel.plan import GraphSpec, Plan
 
 __all__ = ["NEAR_DB", "Engine", "OpenVino", "OpenVinoBf16"]
+
+Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
+_KEPT_BYTES = 1 << 29  # of a graph with its weights
 
 NEAR_DB = 40.0
 """PSNR that every output of a graph needs in bfloat16: a mean error of 1 % of the largest value.
@@ -71,57 +73,69 @@ class OpenVino(OnHost):
         }
 
     def _engine(self, path: Path, spec: GraphSpec, precision: str) -> Engine:
-        kept = self._kept(spec, precision)
-        give_back()  # what dropped engines had
         try:
-            compiled = self._compiled(path, kept, self._options(precision))
+            model = self._core.read_model(path)
         except Exception as error:  # OpenVINO raises plain RuntimeErrors, and others of Python
             raise EngineError(
                 f"{spec.file}: OpenVINO cannot load it ({_said(error)}); expected a graph for "
                 f"openvino {self._version}. Use --backend ort, or another version of openvino."
             ) from error
-        give_back()
         for side in ("inputs", "outputs"):
             found = {
                 port.any_name: (port.element_type.to_dtype().name, len(port.partial_shape))
-                for port in getattr(compiled, side)
+                for port in getattr(model, side)
             }
             check_declaration(spec, side, found)
-        return Engine(compiled, spec.file, self._plan.files[spec.file], precision)
+        compiler = partial(self._compiled, model, self._kept(spec, precision), precision)
+        return Engine(compiler, spec.file, self._plan.files[spec.file], precision)
 
-    def _compiled(self, path: Path, kept: Path, options: dict[str, Any]) -> Any:
-        """A compiled graph, from `kept` if it is there; else it is written there."""
-        if kept.is_file():
-            with contextlib.suppress(Exception), kept.open("rb") as file:  # damaged: made anew
-                return self._core.import_model(io.BytesIO(file.read()), "CPU", options)
-        compiled = self._core.compile_model(self._core.read_model(path), "CPU", options)
-        # A folder that cannot be written to: compiled each time.
-        with contextlib.suppress(OSError, OutputError):
+    def _compiled(self, model: Any, kept: Path | None, precision: str, shapes: Shapes) -> Any:
+        """A graph compiled for these shapes; OpenVINO keeps it in a folder, whole or not at all."""
+        give_back()  # what dropped engines had
+        model.reshape({name: list(shape) for name, shape in shapes.items()})
+        options = self._options(precision)
+        if kept is None:
+            return self._core.compile_model(model, "CPU", options)
+        place = kept.with_name(f"{kept.name}-{_key(shapes)}")
+        try:
             kept.parent.mkdir(parents=True, exist_ok=True)
-            with files.all_or_nothing(kept) as unfinished:
-                unfinished.write_bytes(compiled.export_model().getbuffer())
-            for old in kept.parent.glob(f"{kept.stem.rpartition('-')[0]}-*"):
-                if old != kept:
-                    old.unlink()
+            if not place.is_dir():
+                files.check_place(place)
+        except (OSError, OutputError):  # nothing can be written there: compiled each time
+            return self._core.compile_model(model, "CPU", options)
+        if place.is_dir():
+            return self._core.compile_model(model, "CPU", options | {"CACHE_DIR": str(place)})
+        with files.all_or_nothing(place) as unfinished:
+            options = options | {"CACHE_DIR": str(unfinished)}
+            compiled = self._core.compile_model(model, "CPU", options)
+        for old in kept.parent.glob(f"{kept.name.rpartition('-')[0]}-*"):
+            if not old.name.startswith(kept.name):
+                files.remove(old)
+        give_back()
         return compiled
 
-    def _kept(self, spec: GraphSpec, precision: str) -> Path:
-        """Where the compiled graph is kept; its name changes with whatever decides it."""
-        from edgereel.backends import openvino_operators
+    def _kept(self, spec: GraphSpec, precision: str) -> Path | None:
+        """Where compiled graphs are kept, without their shapes; it changes with the rest.
 
+        None for large graphs: OpenVINO keeps their weights for all shapes they are compiled for.
+        """
+        sizes = [(self._plan.folder / name).stat().st_size for name in (spec.file, *spec.weights)]
+        if sum(sizes) > _KEPT_BYTES:
+            return None
         facts: list[Any] = [self._version, self._core.get_property("CPU", "FULL_DEVICE_NAME")]
-        facts += [files.sha256(Path(str(openvino_operators.__file__)))]
+        facts += [files.sha256(Path(__file__).with_name("openvino_operators.py"))]
         for name in (spec.file, *spec.weights):
             at = (self._plan.folder / name).stat()  # hashes may not have been compared
             facts += [self._plan.files[name], at.st_size, at.st_mtime_ns]
-        key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
-        name = f"{Path(spec.file).stem}-{precision}-{key}.blob"
+        name = f"{Path(spec.file).stem}-{precision}-{_key(facts)}"
         return self._plan.folder / "builds" / "openvino" / name
 
     def _options(self, precision: str) -> dict[str, Any]:
-        # Without its snippets, kernels fused at run time: 2026.4 crashes when it compiles the
-        # interpolation of `shapes` with them, and no graph here was faster for them.
-        options = {"INFERENCE_PRECISION_HINT": precision, "SNIPPETS_MODE": "DISABLE"}
+        options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": precision}
+        if precision == "f32":
+            # Without snippets, kernels it fuses while it compiles: with them 2026.4 crashes on the
+            # interpolation of `shapes`. They save a tenth of the time here, a fifth in bfloat16.
+            options["SNIPPETS_MODE"] = "DISABLE"
         return options | ({"INFERENCE_NUM_THREADS": self._threads} if self._threads else {})
 
 
@@ -151,12 +165,10 @@ class OpenVinoBf16(OpenVino):
         if reason is None and spec.golden is None:
             reason = "no reference vectors to check it with"
         if reason is None:
-            engine = self._engine(path, spec, "bf16")
-            near = self._psnr_db(engine, spec)
+            near = self._psnr_db(self._engine(path, spec, "bf16"), spec)
             if near >= NEAR_DB:
-                return engine
+                return self._engine(path, spec, "bf16")  # without what was made for these shapes
             reason = f"bfloat16 has {near:.1f} dB, expected at least {NEAR_DB:g} dB"
-            del engine  # before the next takes memory
         self._exact[spec.file] = reason
         logging.getLogger(__name__).warning("%s: in float32: %s", spec.file, reason)
         return self._engine(path, spec, "f32")
@@ -176,24 +188,31 @@ class OpenVinoBf16(OpenVino):
 
 
 class Engine:
-    """One compiled graph."""
+    """One graph, compiled for the shapes it is called with: faster than once for all shapes.
 
-    def __init__(self, compiled: Any, file: str, sha256: str, precision: str) -> None:
+    A LaVie-like step took 0.83 of the time so, 0.63 in bfloat16.
+    """
+
+    def __init__(
+        self, compiled: Callable[[Shapes], Any], file: str, sha256: str, precision: str
+    ) -> None:
         self.sha256 = sha256
         self.precision = {"f32": "fp32"}.get(precision, precision)
         self._compiled, self._file = compiled, file
-        self._request = compiled.create_infer_request()
-        self._fitting: set[tuple[Any, ...]] = set()  # shapes that were seen to fit each other
+        self._requests: dict[str, Any] = {}  # by shapes of inputs, the latest last
+        self._fitting: set[str] = set()  # shapes that were seen to fit each other
 
     def run(self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> None:
         """One call of the graph."""
-        shapes = tuple((n, b.shape) for side in (inputs, outputs) for n, b in side.items())
+        given, made = ({n: b.shape for n, b in side.items()} for side in (inputs, outputs))
         try:
-            if shapes in self._fitting:
-                self._infer(self._request, {**inputs, **outputs})
+            request = self._request(given)
+            fitting = _key([given, made])
+            if fitting in self._fitting:
+                self._infer(request, {**inputs, **outputs})
             else:
-                self._run_first(inputs, outputs)
-                self._fitting.add(shapes)
+                self._run_first(given, inputs, outputs)
+                self._fitting.add(fitting)
         except Exception as error:  # as in _engine
             raise EngineError(
                 f"{self._file}: OpenVINO failed to run it ({_said(error)}); expected it to fill "
@@ -201,9 +220,20 @@ class Engine:
                 f"out, use a smaller size or chunk."
             ) from error
 
-    def _run_first(self, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> None:
+    def _request(self, shapes: Shapes) -> Any:
+        """For these shapes; the three latest are kept: a first frame, a chunk and the last one."""
+        key = _key(shapes)
+        if key not in self._requests:
+            while len(self._requests) > 2:
+                del self._requests[next(iter(self._requests))]
+            self._requests[key] = self._compiled(shapes).create_infer_request()
+        return self._requests[key]
+
+    def _run_first(
+        self, shapes: Shapes, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]
+    ) -> None:
         """A call with outputs of OpenVINO's own: it leaves one that is too small as it is."""
-        request = self._compiled.create_infer_request()
+        request = self._request(shapes).get_compiled_model().create_infer_request()
         self._infer(request, inputs)
         for name, buffer in outputs.items():
             made = request.get_tensor(name).data
@@ -215,6 +245,10 @@ class Engine:
         for name, buffer in buffers.items():
             request.set_tensor(name, _lent(cast(Array, buffer)))
         request.infer()
+
+
+def _key(facts: Any) -> str:
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
 def _lent(array: Array) -> Any:
