@@ -81,7 +81,7 @@ def refused(capsys: Any, code: int, *arguments: Any) -> str:
             ["nothing"],
             "unknown system 'nothing'; expected one of make-a-video, ",
         ),
-        (["make-a-video"], "--size is missing; expected one of shapes, or --checkpoint DIR"),
+        (["make-a-video"], "--size is missing; expected one of shapes, published, or --checkp"),
         (["make-a-video", "--size", "huge"], "--size is huge; expected one of shapes"),
         (["make-a-video", "--size", "shapes", "--checkpoint", "x"], "exclude each other"),
         (["make-a-video", "--checkpoint", "nowhere"], "--checkpoint nowhere is no folder"),
