@@ -25,7 +25,14 @@ from edgereel.plan import (
 from .make_a_video_given import Given, between, filled, looked_at
 from .make_a_video_high import SHARED_NOISE, Small
 from .make_a_video_karlo_stages import SKIP, KarloFacts, Made, joint, one_by_one, picture, pixels
-from .make_a_video_parts import clip_rate, filling, rate_param, text, told_values
+from .make_a_video_parts import (
+    clip_rate,
+    filling,
+    led_by_interpolation,
+    rate_param,
+    text,
+    told_values,
+)
 from .make_a_video_plan import SAMPLERS, TEXT, TOLD, guided, prior_loop
 from .parts import Frames, Part, mode_of
 from .sd_plan import f32
@@ -70,7 +77,7 @@ def modes(facts: KarloFacts) -> dict[str, Mode]:
     told = text(facts.widths, guidance=False, default="")
     if facts.interpolates:
         for name, (words, more) in filled(given, fill).items():
-            found[name] = _mode(words, facts, (told, *more))
+            found[name] = led_by_interpolation(_mode(words, facts, (told, *more)))
     both = text(facts.widths, guidance=True, default="")
     if facts.frames:
         words = f"{facts.frames} frames that show what a picture or a video of yours does"

@@ -9,7 +9,7 @@ from edgereel.plan import Mode
 
 from .make_a_video_given import Given, between, filled, looked_at
 from .make_a_video_high import High
-from .make_a_video_parts import decoder, interpolation, made_of, prior, text
+from .make_a_video_parts import decoder, interpolation, led_by_interpolation, made_of, prior, text
 from .make_a_video_plan import Widths
 from .make_a_video_profile import Profile
 from .parts import Part
@@ -43,4 +43,6 @@ def modes(profile: Profile, widths: Widths, encoder: int | None, high: High) -> 
         }
         begin = text(widths, guidance=True, default=""), looked_at(facts, profile.frames)
         made["variation"] = ("a new video that shows what one of yours does", (*begin, *drawn))
-    return {name: made_of(words, profile, parts, high) for name, (words, parts) in made.items()}
+    found = {name: made_of(words, profile, parts, high) for name, (words, parts) in made.items()}
+    led = {name: led_by_interpolation(found[name]) for name in filled(facts, fill) if name in found}
+    return found | led

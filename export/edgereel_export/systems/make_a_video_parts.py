@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from edgereel.plan import (
     ChoiceParam,
     Denoise,
@@ -41,6 +43,7 @@ __all__ = [
     "decoder",
     "filling",
     "interpolation",
+    "led_by_interpolation",
     "made_of",
     "prior",
     "rate_param",
@@ -56,6 +59,14 @@ def made_of(description: str, profile: Profile, parts: Sequence[Part], high: Hig
     """The mode of parts that end with small frames, which are then enlarged."""
     last = high.enlarged(Small("low_frames", "F", profile.chunk))
     return mode_of(description, profile.fps, [*parts, _low(profile), last])
+
+
+def led_by_interpolation(mode: Mode) -> Mode:
+    """A mode without a decoder: `--steps` are interpolation's."""
+    steps = mode.params["steps.interpolation"]
+    assert isinstance(steps, IntParam)
+    led = msgspec.structs.replace(steps, aliases=("steps", "num_inference_steps"))
+    return msgspec.structs.replace(mode, params={**mode.params, "steps.interpolation": led})
 
 
 def text(widths: Widths, *, guidance: bool, default: str | None = None) -> Part:
