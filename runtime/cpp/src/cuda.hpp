@@ -45,6 +45,7 @@ class CudaMemory {
   CudaMemory& operator=(const CudaMemory&) = delete;
 
   Buffer empty(DType dtype, const Dims& dims);
+  Buffer put(const Array& array);
   Array get(const Buffer& buffer);
   void copy(const Buffer& source, const Buffer& target);
   void copy(const Array& source, const Buffer& target);  // which may change when this returns
@@ -79,7 +80,6 @@ class CudaMemory {
     cudaEvent_t read = nullptr;
   };
 
-  Buffer put(const Array& array);
   void copy_along(std::size_t axis, const std::pair<Buffer, std::int64_t>& source,
                   const std::pair<Buffer, std::int64_t>& target, std::int64_t count);
   Staging& staging(std::size_t bytes);

@@ -132,11 +132,7 @@ class TrtBackend : public Backend {
     shared_->memory.join(whole, part, axis, start, done);
   }
 
-  Buffer put(const Array& array) override {
-    const Buffer buffer = empty(array.dtype(), array.dims());
-    copy(array, buffer);
-    return buffer;
-  }
+  Buffer put(const Array& array) override { return shared_->memory.put(array); }
   Array get(const Buffer& buffer) override { return shared_->memory.get(buffer); }
   Buffer empty(DType dtype, const Dims& dims) override {
     return shared_->memory.empty(dtype, dims);

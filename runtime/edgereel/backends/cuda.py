@@ -22,7 +22,7 @@ import numpy as np
 from edgereel.backends import Array
 from edgereel.errors import BackendUnavailable, EngineError
 
-__all__ = ["INSTALL", "DeviceBuffer", "Memory", "runtime_api"]
+__all__ = ["INSTALL", "DeviceBuffer", "Memory", "cuda_python", "runtime_api"]
 
 INSTALL = "pip install cuda-python"
 _ALIGNMENT = 256  # of what TensorRT reads and writes, and of every allocation
@@ -35,7 +35,16 @@ def runtime_api() -> Any:
     Raises:
         BackendUnavailable: it is not installed.
     """
-    for name in ("cuda.bindings.runtime", "cuda.cudart"):  # since 12.8, and before
+    return cuda_python("cuda.bindings.runtime", "cuda.cudart")
+
+
+def cuda_python(*names: str) -> Any:
+    """The module of cuda-python that has the first of its names, which are since 12.8, and before.
+
+    Raises:
+        BackendUnavailable: it is not installed.
+    """
+    for name in names:
         try:
             return importlib.import_module(name)
         except ImportError:
@@ -146,6 +155,12 @@ class Memory:
         kind = np.dtype(dtype)
         block = _Block(self, prod(shape) * kind.itemsize)
         return DeviceBuffer(block, block.address, tuple(shape), kind)
+
+    def put(self, array: Array) -> DeviceBuffer:
+        """A buffer that will hold the array, which may change as soon as this returns."""
+        buffer = self.empty(array.dtype.name, array.shape)
+        self.copy(array, buffer)
+        return buffer
 
     def copy(self, source: DeviceBuffer | Array, target: DeviceBuffer) -> None:
         """Queues a copy into a buffer; an array may change as soon as this returns."""

@@ -6,7 +6,6 @@ The driver compiles it for its GPU when it is first needed, so it fits every one
 from __future__ import annotations
 
 import ctypes
-import importlib
 from importlib import resources
 from math import prod
 from typing import Any
@@ -14,9 +13,8 @@ from typing import Any
 import numpy as np
 
 from edgereel import windows
-from edgereel.backends import Array
-from edgereel.backends.cuda import INSTALL, DeviceBuffer, Memory
-from edgereel.errors import BackendUnavailable, EngineError
+from edgereel.backends.cuda import DeviceBuffer, Memory, cuda_python
+from edgereel.errors import EngineError
 
 __all__ = ["DeviceOps", "driver_api"]
 
@@ -30,12 +28,7 @@ def driver_api() -> Any:
     Raises:
         BackendUnavailable: it is not installed.
     """
-    for name in ("cuda.bindings.driver", "cuda.cuda"):  # since 12.8, and before
-        try:
-            return importlib.import_module(name)
-        except ImportError:
-            continue
-    raise BackendUnavailable(f"cuda-python is not installed. Run `{INSTALL}`.")
+    return cuda_python("cuda.bindings.driver", "cuda.cuda")
 
 
 class DeviceOps:
@@ -47,14 +40,14 @@ class DeviceOps:
 
     def is_finite(self, x: DeviceBuffer) -> bool:
         """Whether all numbers of a float32 buffer are finite; waits for that one answer."""
-        count, found = prod(x.shape), self._put(np.zeros(1, np.int32))
+        count, found = prod(x.shape), self._memory.put(np.zeros(1, np.int32))
         self._run("find_not_finite", count, (found.address, x.address), (count,))
         return int(self._memory.get(found)[0]) == 0
 
     def mixed(self, x: DeviceBuffer, c_x: float, z: DeviceBuffer, c_z: float) -> DeviceBuffer:
         """`c_x * x + c_z * z`, f32, both of one shape."""
         out, size = self._memory.empty("float32", x.shape), prod(x.shape)
-        factors = [self._put(np.array([c], np.float32)) for c in (c_x, c_z)]
+        factors = [self._memory.put(np.array([c], np.float32)) for c in (c_x, c_z)]
         self._mix((out, x, z), factors, (size, size, 1, size, size))
         return out
 
@@ -77,7 +70,7 @@ class DeviceOps:
             return
         outer, inner = prod(part.shape[:axis]), prod(part.shape[axis + 1 :])
         old = whole.at(start * inner)
-        factors = [self._put(weight) for weight in windows.fade(count)]
+        factors = [self._memory.put(weight) for weight in windows.fade(count)]
         strides = whole.shape[axis] * inner, length * inner
         self._mix((old, old, part), factors, (*strides, count, inner, outer * count * inner))
 
@@ -127,8 +120,3 @@ class DeviceOps:
                 f"capability 7.5 or later and a driver for it. Update NVIDIA's driver."
             )
         return results[0] if results else None
-
-    def _put(self, array: Array) -> DeviceBuffer:
-        buffer = self._memory.empty(array.dtype.name, array.shape)
-        self._memory.copy(array, buffer)
-        return buffer

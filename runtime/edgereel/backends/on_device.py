@@ -24,9 +24,7 @@ class OnDevice:
 
     def put(self, array: Array) -> Buffer:
         """A device buffer that will hold the array."""
-        buffer = self._memory.empty(array.dtype.name, array.shape)
-        self._memory.copy(array, buffer)
-        return buffer
+        return self._memory.put(array)
 
     def get(self, buffer: Buffer) -> Array:
         """The contents of a device buffer, once all queued work is done."""
@@ -46,8 +44,7 @@ class OnDevice:
 
     def mixed(self, x: Buffer, c_x: float, z: Array, c_z: float) -> Buffer:
         """`c_x * x + c_z * z`, z copied to the device."""
-        values = cast(DeviceBuffer, x), cast(DeviceBuffer, self.put(z))
-        return self._ops.mixed(values[0], c_x, values[1], c_z)
+        return self._ops.mixed(cast(DeviceBuffer, x), c_x, self._memory.put(z), c_z)
 
     def cut(self, buffer: Buffer, axis: int, start: int, stop: int) -> Buffer:
         """A view of axis 0, a copy of a part of another."""
