@@ -7,9 +7,7 @@ from functools import partial
 import msgspec
 
 from edgereel.plan import (
-    ChoiceParam,
     Denoise,
-    FloatParam,
     IntParam,
     Mode,
     Noise,
@@ -33,7 +31,7 @@ from .make_a_video_parts import (
     text,
     told_values,
 )
-from .make_a_video_plan import SAMPLERS, TEXT, TOLD, guided, prior_loop
+from .make_a_video_plan import TEXT, TOLD, Sampling, guided, prior_loop, sampling_params
 from .parts import Frames, Part, mode_of
 from .sd_plan import f32
 
@@ -123,35 +121,10 @@ def _enlarged(made: list[Made], params: dict[str, Param]) -> Part:
 
 
 def _sampling(stage: str) -> dict[str, Param]:
-    """How a stage is sampled: steps, guidance if it has any, and what all pixel stages share."""
-    main = stage == "decoder"
-    params: dict[str, Param] = {
-        f"steps.{stage}": IntParam(
-            description=f"steps of {_WHAT[stage]}",
-            default=_STEPS[stage],
-            min=2,  # its last one has a network of its own in super-resolution
-            max=1000,
-            aliases=("steps", "num_inference_steps") if main else (),
-        )
-    }
-    if stage in _GUIDANCE:
-        params[f"guidance.{stage}"] = FloatParam(
-            description=f"how strongly {_WHAT[stage]} follows the prompt; 1 turns guidance off",
-            default=_GUIDANCE[stage],
-            min=0.0,
-            max=30.0,
-            aliases=("guidance_scale",) if main else (),
-        )
-    if stage == "prior":
-        return params
-    params["sampler"] = ChoiceParam(
-        description="sampler of the pixel stages; ddpm is Karlo's",
-        choices=SAMPLERS,
-        default="ddpm",
-        aliases=("scheduler",),
-    )
-    params["eta"] = FloatParam(description="DDIM's fresh noise", default=0.0, min=0.0, max=1.0)
-    return params
+    """At least two steps, as the last of super-resolution has a network of its own."""
+    what, sampler = _WHAT[stage], ("ddpm", "sampler of the pixel stages; ddpm is Karlo's")
+    facts = Sampling(what, f"steps of {what}", _STEPS[stage], 2, _GUIDANCE.get(stage), sampler)
+    return sampling_params(stage, facts)
 
 
 def _prior(facts: KarloFacts) -> Part:

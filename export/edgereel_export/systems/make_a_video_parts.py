@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from edgereel.plan import (
-    ChoiceParam,
     Denoise,
     FloatParam,
     IntParam,
@@ -24,13 +23,14 @@ from edgereel.plan import (
 
 from .make_a_video_high import High, Small
 from .make_a_video_plan import (
-    SAMPLERS,
     TEXT,
     TOLD,
+    Sampling,
     Widths,
     guided,
     pixel_loop,
     prior_loop,
+    sampling_params,
     text_ops,
 )
 from .make_a_video_profile import GUIDED, STEPS, Profile
@@ -231,35 +231,10 @@ def told_values(count: int | str, start: str, widths: Widths) -> Values:
 
 
 def _steps(profile: Profile, stage: str) -> dict[str, Param]:
-    """How a stage is sampled: steps, guidance if it has any, and what all pixel stages share."""
-    main = stage == "decoder"
-    params: dict[str, Param] = {
-        f"steps.{stage}": IntParam(
-            description=STEPS[stage],
-            default=profile.steps[stage],
-            min=1,
-            max=1000,
-            aliases=("steps", "num_inference_steps") if main else (),
-        )
-    }
-    if stage in GUIDED:
-        params[f"guidance.{stage}"] = FloatParam(
-            description=f"how strongly the {stage} follows the prompt; 1 turns guidance off",
-            default=profile.guidance[stage],
-            min=0.0,
-            max=30.0,
-            aliases=("guidance_scale",) if main else (),
-        )
-    if stage == "prior":
-        return params
-    params["sampler"] = ChoiceParam(
-        description="sampler of the pixel stages",
-        choices=SAMPLERS,
-        default="ddim",
-        aliases=("scheduler",),
-    )
-    params["eta"] = FloatParam(description="DDIM's fresh noise", default=0.0, min=0.0, max=1.0)
-    return params
+    guidance = profile.guidance[stage] if stage in GUIDED else None
+    sampler = "ddim", "sampler of the pixel stages"
+    facts = Sampling(f"the {stage}", STEPS[stage], profile.steps[stage], 1, guidance, sampler)
+    return sampling_params(stage, facts)
 
 
 def rate_param(fps: float) -> dict[str, Param]:

@@ -4,9 +4,31 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from edgereel.plan import Denoise, Guidance, Ref, Run, Tokenize, Weight
+from edgereel.plan import (
+    ChoiceParam,
+    Denoise,
+    FloatParam,
+    Guidance,
+    IntParam,
+    Param,
+    Ref,
+    Run,
+    Tokenize,
+    Weight,
+)
 
-__all__ = ["SAMPLERS", "TEXT", "TOLD", "Widths", "guided", "pixel_loop", "prior_loop", "text_ops"]
+__all__ = [
+    "SAMPLERS",
+    "TEXT",
+    "TOLD",
+    "Sampling",
+    "Widths",
+    "guided",
+    "pixel_loop",
+    "prior_loop",
+    "sampling_params",
+    "text_ops",
+]
 
 SAMPLERS = ("ddim", "dpmpp_2m", "euler", "euler_ancestral", "ddpm")
 TEXT = {"embeds": "embeds", "states": "states", "mask": "mask"}
@@ -81,3 +103,48 @@ def prior_loop(schedule: str, out: str) -> Denoise:
         guidance=guided("prior"),
         noise="prior.z",
     )
+
+
+class Sampling(NamedTuple):
+    """How a stage is sampled by default.
+
+    steps, least: of them. guidance: None for none. what: the stage, in a sentence. sampler: of all
+    pixel stages, with its description.
+    """
+
+    what: str
+    described: str
+    steps: int
+    least: int
+    guidance: float | None
+    sampler: tuple[str, str]
+
+
+def sampling_params(stage: str, facts: Sampling) -> dict[str, Param]:
+    """Steps of a stage, guidance if it has any, and what all pixel stages share."""
+    main = stage == "decoder"
+    params: dict[str, Param] = {
+        f"steps.{stage}": IntParam(
+            description=facts.described,
+            default=facts.steps,
+            min=facts.least,
+            max=1000,
+            aliases=("steps", "num_inference_steps") if main else (),
+        )
+    }
+    if facts.guidance is not None:
+        params[f"guidance.{stage}"] = FloatParam(
+            description=f"how strongly {facts.what} follows the prompt; 1 turns guidance off",
+            default=facts.guidance,
+            min=0.0,
+            max=30.0,
+            aliases=("guidance_scale",) if main else (),
+        )
+    if stage == "prior":
+        return params
+    default, described = facts.sampler
+    params["sampler"] = ChoiceParam(
+        description=described, choices=SAMPLERS, default=default, aliases=("scheduler",)
+    )
+    params["eta"] = FloatParam(description="DDIM's fresh noise", default=0.0, min=0.0, max=1.0)
+    return params
