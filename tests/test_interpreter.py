@@ -381,6 +381,24 @@ def test_values_are_freed_after_their_last_stage(toy: Path) -> None:
     assert not any({"(2, 8, 4)", "(2, 4)", "(1, 3, 6, 4, 4)"} & shapes for shapes in alive)
 
 
+def test_what_graphs_took_is_given_back_after_every_stage(toy: Path) -> None:
+    """So the memory that is free for the next call is not counted twice."""
+    cascade, backend = recording(toy)
+    given: list[int] = []
+
+    def counted() -> bool:
+        given.append(len(backend.calls))
+        return True
+
+    backend.free_scratch = counted  # type: ignore[method-assign]
+    backend.free_memory = lambda: 10**12  # type: ignore[method-assign]
+    for _ in range(2):
+        cascade("a")
+        assert cascade._interpreter.free == 10**12
+    stages = len(cascade.plan.modes["video"].stages)
+    assert len(given) == 2 * stages == 2 * len(set(given[:stages]))
+
+
 def test_too_little_memory_is_said(toy: Path) -> None:
     cascade, backend = recording(toy)
 

@@ -146,6 +146,13 @@ class Interpreter:
         """Whether the engines of the next stage load while a stage runs."""
         return self.backend.loads_ahead and not self.low_vram
 
+    def stage_is_done(self) -> None:
+        """Gives back what later stages do not need."""
+        if self.low_vram:
+            self.engines.clear()
+        if self.backend.free_scratch():
+            self._held = 0
+
     def tokenizer(self, name: str) -> Tokenizer:
         """A tokenizer, loaded at its first use."""
         if name not in self._tokenizers:
@@ -221,8 +228,7 @@ class _Run:
             self.run_stage(stage, values)
             for name in values.keys() - self.call.read_after(self.stage_index):
                 del values[name]
-            if self.interpreter.low_vram:
-                self.interpreter.engines.clear()
+            self.interpreter.stage_is_done()
             marks.append(self.backend.mark())
         frames = self.backend.get(values[mode.output.value])
         self.backend.done()

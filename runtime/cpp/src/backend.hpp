@@ -97,6 +97,9 @@ class Backend {
   // Bytes that can still be taken; none if unknown.
   virtual std::optional<std::int64_t> free_memory() = 0;
 
+  // Gives back what graphs took while they ran; false if the library keeps that.
+  virtual bool free_scratch() { return false; }
+
   // What a graph takes, where the backend knows better than the plan's `activations`.
   virtual std::optional<Footprint> footprint(const std::string&) { return std::nullopt; }
 };

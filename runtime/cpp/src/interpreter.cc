@@ -102,6 +102,7 @@ const Levels& Interpreter::table(const std::string& name) {
 
 void Interpreter::stage_is_done() {
   if (low_vram_) engines_.clear();
+  if (backend().free_scratch()) held_ = 0;
 }
 
 std::string Interpreter::file(const std::string& name) {

@@ -124,6 +124,9 @@ class Backend(Protocol):
     def footprint(self, graph: str) -> Footprint | None:
         """What a graph takes, where the backend knows better than the plan's `activations`."""
 
+    def free_scratch(self) -> bool:
+        """Gives back what graphs took while they ran; False if the library keeps that."""
+
     def done(self) -> None:
         """A call has ended: what later calls or programs profit from may be written."""
 

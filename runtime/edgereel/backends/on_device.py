@@ -55,6 +55,10 @@ class OnDevice:
         values = cast(DeviceBuffer, whole), cast(DeviceBuffer, part)
         self._ops.join(*values, axis, start, done)
 
+    def free_scratch(self) -> bool:
+        """Nothing is given back: it is where captured work has it."""
+        return False
+
     def mark(self) -> Any:
         """An event of the device."""
         return self._memory.moment(timed=True)

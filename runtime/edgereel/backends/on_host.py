@@ -56,6 +56,10 @@ class OnHost:
         """At once."""
         windows.join(cast(Array, whole), cast(Array, part), axis, start, done)
 
+    def free_scratch(self) -> bool:
+        """Nothing is given back."""
+        return False
+
     def mark(self) -> Any:
         """Now, as no work is left over."""
         return time.perf_counter()

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+
 from edgereel import kernel_library
 from edgereel.backends import Array, Buffer
 from edgereel.backends.on_host import OnHost, check_declaration, give_back
@@ -19,6 +21,13 @@ from edgereel.errors import EngineError
 from edgereel.plan import GraphSpec, Plan
 
 __all__ = ["Engine", "Ort", "session_options"]
+
+# A graph that gives back its input x, u8 [0], as y: the arena is emptied at the end of a run.
+_IDLE = (
+    b'\x08\x08\x12\x00:7\n\x10\n\x01x\x12\x01y"\x08Identity\x12\x01g'
+    b"Z\x0f\n\x01x\x12\n\n\x08\x08\x02\x12\x04\n\x02\x08\x00"
+    b"b\x0f\n\x01y\x12\n\n\x08\x08\x02\x12\x04\n\x02\x08\x00B\x04\n\x00\x10\x11"
+)
 
 # Our name of a tensor type, from ONNX Runtime's.
 _TYPES = {
@@ -75,6 +84,13 @@ class Ort(OnHost):
 
     def _engine(self, session: Any, file: str, sha256: str) -> Engine:
         return Engine(session, file, sha256)
+
+    def free_scratch(self) -> bool:
+        """Empties the arena that all sessions share."""
+        options = self._ort.RunOptions()
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        _idle().run(None, {"x": np.empty(0, np.uint8)}, options)
+        return True
 
     def describe(self) -> dict[str, str]:
         """Library, device and precision."""
@@ -174,6 +190,16 @@ def _make_shared_arena() -> None:
     # Another library in the process may have made one already; then that one is shared.
     with contextlib.suppress(Exception):
         onnxruntime.create_and_register_allocator(memory, grow_as_asked)
+
+
+@functools.cache
+def _idle() -> Any:
+    """A session of `_IDLE`."""
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(
+        _IDLE, session_options(1), providers=["CPUExecutionProvider"]
+    )
 
 
 def _declared(tensors: Sequence[Any]) -> dict[str, tuple[str, int]]:
