@@ -9,7 +9,7 @@
 # cancels a call, and runs two in two threads; with TensorRT, and in an environment of its own with
 # onnxruntime-gpu. Then one step of published networks beside PyTorch's. EXTRA=rtx (default) or EXTRA=trt,
 # which with TensorRT's headers (TENSORRT_INCLUDE_DIR) also verifies the decoder with the kernel as a plugin.
-# NETWORKS are those of gpu_peers.py. At the end a table: seconds per stage of one video by ONNX
+# NETWORKS are works of peers.py. At the end a table: seconds per stage of one video by ONNX
 # Runtime on the CPU and by TensorRT with loading the engines, their ratio, and the PSNR between the
 # two. The last line of the output is one JSON object. ONLY=kernels ends after the kernels.
 set -euo pipefail
@@ -54,7 +54,8 @@ done
 .venv-ort-gpu/bin/python -m pip install --quiet -e '.[ort-gpu]' psutil tqdm pillow
 .venv-ort-gpu/bin/python benchmarks/gpu_conformance.py "${CASCADES[@]}" --backend ort-cuda || short=1
 # shellcheck disable=SC2086 # a list of words
-.venv/bin/python benchmarks/gpu_peers.py $NETWORKS --skip ort-cuda || short=1
+.venv/bin/python benchmarks/peers.py $NETWORKS --device cuda --rounds 3 --steps 10 \
+  --skip ort-cuda --skip "plain export" || short=1 # which need onnxruntime-gpu beside torch
 .venv/bin/edgereel verify engines/shapes --backend trt --json "$OUT/verify.json" || short=1
 if [ "$EXTRA" = trt ] && .venv/bin/python -c 'import edgereel_kernels as k; exit(not k.PLUGIN)'; then
   .venv/bin/python export/build.py compile engines/shapes --backend trt --plugin decoder

@@ -1,7 +1,8 @@
-"""Denoising steps on a CPU: ours beside the published code, torch.compile and a plain export.
+"""Denoising steps: ours beside the published code, torch.compile and a plain export.
 
-The same weights, inputs and outputs for every way; each runs in a process of its own, in turn, so
-that memory is its own, and what it computes is compared with the first way that can run. Works:
+On a CPU, or with --device cuda on a GPU. The same weights, inputs and outputs for every way; each
+runs in a process of its own, in turn, so that memory is its own, and what it computes is compared
+with the first way that can run. Works:
 
     shapes      every network of the trained cascade `shapes`, a step of each at its full size
     sd15        Text2Video-Zero on the UNet of Stable Diffusion 1.5, two guidance rows
@@ -18,16 +19,20 @@ Ways:
     torch          our modules in eager PyTorch, with scaled_dot_product_attention
     torch.compile  the same through inductor
     plain export   torch.onnx.export of the first way, opset 18, on ONNX Runtime's defaults
-    ort, openvino, openvino-bf16    ours: the exported graphs on these backends
+    ort, openvino, openvino-bf16, trt, ort-cuda
+                   ours: the exported graphs on these backends, in the loop of the runtime
 
-With one thread the clock is the processor's time of the process, which other work on the machine
-lengthens little; with more it is the wall's. A step is timed after one that warms up, but with
---cold, where it is the first; of torch.compile always after one.
+On a GPU PyTorch's ways compute in half precision, trt is compiled to fp16, and a plain export stays
+in float32. A step begins with what the one before made. With one thread on a CPU the clock is the
+processor's time of the process, which other work on the machine lengthens little; else it is the
+wall's. Steps are timed after one that warms up, but with --cold, where the first is timed; of
+torch.compile always after one.
 
-    python benchmarks/cpu_peers.py shapes --threads 1 --rounds 3 --steps 3
-    python benchmarks/cpu_peers.py sd15 --threads 1 --frames 2 --work DIR --plot bars.png
+    python benchmarks/peers.py shapes --threads 1 --rounds 3 --steps 3
+    python benchmarks/peers.py sd15 --threads 1 --frames 2 --work DIR --plot bars.png
+    python benchmarks/peers.py sd15 lavie-base --device cuda --rounds 3 --steps 10
 
-The last line of the output is one JSON object. For a GPU there is gpu_peers.py.
+The last line of the output is one JSON object.
 """
 
 from __future__ import annotations
@@ -44,10 +49,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cpu_peers_ways as ways
 import numpy as np
+import peers_ways as ways
 import torch
-from cpu_peers_ways import Asked
+from peers_ways import Asked
 from shapes_report import machine, peak_rss_bytes
 
 __all__ = ["main"]
@@ -61,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("works", nargs="+", choices=ways.WORKS)
+    parser.add_argument("--device", default="cpu", choices=ways.DEVICES)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--frames", type=int, help="of sd15 and lavie-base (default: as published)")
     parser.add_argument("--rounds", type=int, default=1, help="in which all ways take turns")
@@ -85,14 +91,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _measured(work: str, options: argparse.Namespace, folder: Path) -> dict[str, Told]:
     """What is known of every way, by its name."""
     folder.mkdir(parents=True, exist_ok=True)
-    names = [name for name in ways.of(work) if name not in options.skip]
+    names = [name for name in ways.of(work, options.device) if name not in options.skip]
     rounds: dict[str, list[Told]] = {name: [] for name in names}
     for _ in range(options.rounds):
         for name in names:
             if any("cannot" in told for told in rounds[name]):
                 continue
             steps = options.steps, options.cold and name != "torch.compile"
-            asked = Asked(work, name, folder, options.frames, options.threads)
+            asked = Asked(work, name, folder, options.frames, options.threads, options.device)
             rounds[name].append(_alone(asked, steps, options.limit))
             print(json.dumps({work: {name: rounds[name][-1]}}), file=sys.stderr, flush=True)
     first = next((name for name, told in rounds.items() if "cannot" not in told[-1]), "")
@@ -140,7 +146,8 @@ def _child(sender: Any, asked: Asked, steps: int, cold: bool) -> None:
 def _timed(asked: Asked, steps: int, cold: bool) -> Told:
     """Seconds of a step, summed over the networks of a work, and what it took."""
     torch.set_num_threads(asked.threads)
-    clock = time.process_time if asked.threads == 1 else time.perf_counter
+    alone = asked.threads == 1 and asked.device == "cpu"
+    clock = time.process_time if alone else time.perf_counter
     begun = clock()
     calls, backend = ways.calls(asked)
     ready, first, seconds = clock() - begun, 0.0, 0.0
@@ -148,11 +155,10 @@ def _timed(asked: Asked, steps: int, cold: bool) -> Told:
     for name, call in calls.items():
         if not cold:
             begun = clock()
-            call()
+            call(1)
             first += clock() - begun
         begun = clock()
-        for _ in range(steps):
-            made[name] = call()
+        made[name] = call(steps)
         seconds += (clock() - begun) / steps
     np.savez(_made(asked.folder, asked.way), **made)
     told = {"seconds": round(seconds, 4), "ready_seconds": round(ready, 2)}
