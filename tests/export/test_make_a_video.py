@@ -448,3 +448,12 @@ def test_last_stage_gives_equal_frames_equal_pictures(cascade: Any, monkeypatch:
         assert len(made) == LENGTH  # chunks of three frames: 3, 3, 1
         assert np.abs(made - made[:1]).max() <= 1
         assert made[0].std() > 1
+
+
+def test_chunk_size_does_not_change_the_video(cascade: Any) -> None:
+    """As the noise is shared; parts of one frame, of two and of all seven."""
+    whole, *parts = (frames(cascade, chunk_size=size) for size in (64, 1, 2))
+    assert len(whole) == LENGTH
+    for part in parts:
+        assert np.abs(part.astype(int) - whole).max() <= 1
+    assert whole.std() > 1

@@ -38,7 +38,17 @@ from .make_a_video_profile import STEPS
 from .parts import Frames, Part
 from .sd_plan import f32, u8
 
-__all__ = ["SHARED", "SHARED_NOISE", "Bicubic", "High", "Network", "Small", "by_parts"]
+__all__ = [
+    "SHARED",
+    "SHARED_NOISE",
+    "Bicubic",
+    "High",
+    "Network",
+    "Small",
+    "by_parts",
+    "chunk_size",
+    "in_chunks",
+]
 
 SHARED = Ref(param="shared_noise")
 SHARED_NOISE: dict[str, Param] = {
@@ -50,6 +60,7 @@ SHARED_NOISE: dict[str, Param] = {
     )
 }
 _K = {0: "K"}
+_CHUNK_SIZE = "chunk_size"
 
 
 class Small(NamedTuple):
@@ -58,6 +69,23 @@ class Small(NamedTuple):
     value: str
     number: int | str
     chunk: int | Ref
+
+
+def in_chunks(high: High, value: str, number: int | str, chunk: int) -> Part:
+    """What `high` adds to a mode that made these frames; param chunk_size is `chunk` by default."""
+    part = high.enlarged(Small(value, number, Ref(param=_CHUNK_SIZE)))
+    return part._replace(params={**chunk_size(chunk), **part.params})
+
+
+def chunk_size(default: int) -> dict[str, Param]:
+    """Param `chunk_size` of stages that enlarge frames one by one."""
+    param = IntParam(
+        description="frames to enlarge at a time; does not change a video of shared noise",
+        default=default,
+        min=1,
+        max=max(64, default),
+    )
+    return {_CHUNK_SIZE: param}
 
 
 class High(Protocol):

@@ -8,20 +8,18 @@ import msgspec
 
 from edgereel.plan import (
     Denoise,
-    IntParam,
     Mode,
     Noise,
     Op,
     Output,
     Param,
-    Ref,
     Run,
     Size,
     Stage,
 )
 
 from .make_a_video_given import Given, between, filled, looked_at
-from .make_a_video_high import SHARED_NOISE, Small
+from .make_a_video_high import SHARED_NOISE, Small, chunk_size, in_chunks
 from .make_a_video_karlo_stages import SKIP, KarloFacts, Made, joint, one_by_one, picture, pixels
 from .make_a_video_parts import (
     clip_rate,
@@ -46,14 +44,7 @@ _WHAT = {
     "super_res": "super-resolution",
 }
 _FPS = 8.0
-_CHUNK_SIZE: dict[str, Param] = {
-    "chunk_size": IntParam(
-        description="frames to enlarge at a time; does not change a video of shared noise",
-        default=4,
-        min=1,
-        max=64,
-    )
-}
+_CHUNK = 4  # frames enlarged at a time by default
 
 
 def modes(facts: KarloFacts) -> dict[str, Mode]:
@@ -93,15 +84,12 @@ def _mode(description: str, facts: KarloFacts, parts: tuple[Part, ...]) -> Mode:
         params: dict[str, Param] = {}
     else:
         made = one_by_one(facts, frames.number, frames.value)
-        params = {**_CHUNK_SIZE, **SHARED_NOISE}
+        params = {**chunk_size(_CHUNK), **SHARED_NOISE}
     enlarged = _enlarged(made, {**_sampling("super_res"), **params})
-    small = Small("large_frames", frames.number, Ref(param="chunk_size"))
-    larger = [_with_chunks(facts.high.enlarged(small))] if facts.high else []
+    larger = []
+    if facts.high:
+        larger = [in_chunks(facts.high, "large_frames", frames.number, _CHUNK)]
     return mode_of(description, _FPS, [*parts, enlarged, *larger])
-
-
-def _with_chunks(part: Part) -> Part:
-    return part._replace(params={**_CHUNK_SIZE, **part.params})
 
 
 def _picture(facts: KarloFacts, begin: tuple[Part, ...]) -> Mode:

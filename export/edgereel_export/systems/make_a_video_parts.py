@@ -21,7 +21,7 @@ from edgereel.plan import (
     TextParam,
 )
 
-from .make_a_video_high import High, Small
+from .make_a_video_high import High, in_chunks
 from .make_a_video_plan import (
     TEXT,
     TOLD,
@@ -57,7 +57,7 @@ _NEGATIVE = TextParam(description="what it should not show", default="")
 
 def made_of(description: str, profile: Profile, parts: Sequence[Part], high: High) -> Mode:
     """The mode of parts that end with small frames, which are then enlarged."""
-    last = high.enlarged(Small("low_frames", "F", profile.chunk))
+    last = in_chunks(high, "low_frames", "F", profile.chunk)
     return mode_of(description, profile.fps, [*parts, _low(profile), last])
 
 
