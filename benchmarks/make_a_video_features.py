@@ -1,8 +1,9 @@
 """What ↑F and D^t of the `shapes` cascade make of given frames, on clips whose truth is known.
 
-Scenes of the world of shapes are drawn and given to the modes of `engines/shapes`; the seed is the
-number of the prompt. Two things are looked at: the small frames that ↑F ends with, of every scene,
-and the finished video, of every scene with `--finished N` only of the first N.
+Scenes of the world of shapes are drawn and given to the modes of `engines/shapes`; the seed of a
+scene, and of the video made of it, is the number of its prompt and --seed. Two things are looked
+at: the small frames that ↑F ends with, of every scene, and the finished video, of every scene, or
+with `--finished N` only of the first N.
 
     python benchmarks/make_a_video_features.py --threads 1
     python benchmarks/make_a_video_features.py --threads 1 --only animate --sheet f.png
@@ -44,7 +45,7 @@ from edgereel_export.shapes import captions
 
 __all__ = ["main"]
 
-_FRAMES, _PAST, _FPS, _PIXELS = 46, 16, 20.0, 192
+_PAST, _FPS, _PIXELS = 16, 20.0, 192
 _STILL = 0.04  # of the frame: what moves less between two moments stands still
 Array = NDArray[Any]
 
@@ -63,7 +64,7 @@ class Case(NamedTuple):
     params: Callable[[Array], dict[str, Any]]
 
 
-def _cases() -> Iterator[tuple[str, Case]]:
+def _cases(frames: int) -> Iterator[tuple[str, Case]]:
     """By name: every feature, with and without a text where that decides something."""
     for skip in (2, 3, 4, 5):
         length = (_PAST - 1) * skip + 1
@@ -77,23 +78,23 @@ def _cases() -> Iterator[tuple[str, Case]]:
                 lambda given, skip=skip: {"video": given, "skip": skip},
             ),
         )
-    first, last = range(_PAST), range(_FRAMES - _PAST, _FRAMES)
-    few, size = {"new_frames": _FRAMES - _PAST}, {"frames": _FRAMES}
+    first, last = range(_PAST), range(frames - _PAST, frames)
+    few, size = {"new_frames": frames - _PAST}, {"frames": frames}
     for told in (True, False):
         end = "" if told else ", no text"
         for mode, given in (("extend", first), ("extend-start", last)):
-            case = Case(mode, _FRAMES, given, told, lambda given: {"video": given, **few})
+            case = Case(mode, frames, given, told, lambda given: {"video": given, **few})
             yield f"{mode}{end}", case
         yield (
             f"animate{end}",
-            Case("animate", _FRAMES, (0,), told, lambda given: {"image": given, **size}),
+            Case("animate", frames, (0,), told, lambda given: {"image": given, **size}),
         )
     yield (
         "transition",
         Case(
             "transition",
-            _FRAMES,
-            (0, _FRAMES - 1),
+            frames,
+            (0, frames - 1),
             False,
             lambda given: {"image": given[:1], "last_image": given[1:], **size},
         ),
@@ -104,7 +105,7 @@ def _cases() -> Iterator[tuple[str, Case]]:
             f"variation{end}",
             Case(
                 "variation",
-                _FRAMES,
+                frames,
                 (),
                 told,
                 lambda given: {"video": given, "frames": len(given), "skip": 3},
@@ -161,7 +162,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         watched = Watched(load(options.cascade, threads=options.threads))
         found = {}
-        for name, case in _cases():
+        for name, case in _cases(options.frames):
             if not options.only or case.mode in options.only:
                 found[name] = _feature(watched, case, options, strips)
                 print(_line(name, found[name]), flush=True)
@@ -184,6 +185,8 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--cascade", default="engines/shapes", metavar="DIR")
     parser.add_argument("--limit", type=int, default=30, help="scenes of each feature")
     parser.add_argument("--finished", type=int, help="only so many of them to the end")
+    parser.add_argument("--frames", type=int, default=76, help="of videos but those between")
+    parser.add_argument("--seed", type=int, default=0, help="added to that of every scene")
     parser.add_argument("--rates", type=int, default=12, help="scenes of each frame rate")
     parser.add_argument("--only", action="append", metavar="MODE", help="one mode, or fps")
     parser.add_argument("--threads", type=int, help="CPU threads (default: the backend's choice)")
@@ -203,7 +206,7 @@ def _feature(
     records = []
     for index, number in enumerate(tqdm(_order(options.limit), desc=case.mode, leave=False)):
         finish = options.finished is None or index < options.finished
-        record, frames = _scene(watched, case, number, finish)
+        record, frames = _scene(watched, case, number, number + options.seed, finish)
         records.append(record)
         if frames is not None and index < 2:
             strips.append(np.concatenate(list(frames[:: max(1, len(frames) // 8)][:8]), 1))
@@ -211,18 +214,18 @@ def _feature(
 
 
 def _scene(
-    watched: Watched, case: Case, number: int, finish: bool
+    watched: Watched, case: Case, number: int, seed: int, finish: bool
 ) -> tuple[dict[str, Any], Array | None]:
     """What a case makes of one scene."""
     asked = PROMPTS[number]
-    world, times = scene(asked, _FPS, number), torch.arange(float(case.length))
+    world, times = scene(asked, _FPS, seed), torch.arange(float(case.length))
     truth = drawn(world, times, _PIXELS)
     given = list(case.given) or list(range(0, case.length, 5))
     seen = watched(
         captions.plain(*asked) if case.told else "",
         finish,
         mode=case.mode,
-        seed=number,
+        seed=seed,
         params=case.params(truth[given]),
     )
     record: dict[str, Any] = _motion(seen.small, case, asked, drawn(world, times, 16))
