@@ -85,8 +85,8 @@ class Asked(NamedTuple):
 
 def of(work: str, device: str) -> tuple[str, ...]:
     """The ways of a work on a device; the first is what others are compared with."""
-    published = () if work == "shapes" else ("published",)
-    return (*published, "torch", "torch.compile", "plain export", *_OURS[device])
+    first = () if work == "shapes" else ("published",)
+    return (*first, "torch", "torch.compile", "plain export", *_OURS[device])
 
 
 def calls(asked: Asked) -> tuple[dict[str, Call], Backend | None]:
@@ -125,8 +125,8 @@ def _feeds(asked: Asked, name: str) -> dict[str, Array]:
         with np.load(asked.folder / str(spec.golden)) as golden:
             return {key: golden[f"in.{key}"] for key in spec.inputs}
     network = NETWORKS[asked.work]
-    as_published = 8 if asked.work == "sd15" else network.size[0]
-    return full_size.feeds(network, asked.frames or as_published)
+    frames = 8 if asked.work == "sd15" else network.size[0]
+    return full_size.feeds(network, asked.frames or frames)
 
 
 def _chained(step: Callable[[dict[str, Any]], Any], feeds: dict[str, Any], steps: int) -> Any:
