@@ -25,13 +25,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from fewer_steps import psnr
+from make_a_video_cases import PAST, Case, cases
 from numpy.typing import NDArray
 from PIL import Image
 from shapes_measure import foreground, measure
@@ -45,72 +46,9 @@ from edgereel_export.shapes import captions
 
 __all__ = ["main"]
 
-_PAST, _FPS, _PIXELS = 16, 20.0, 192
+_FPS, _PIXELS = 20.0, 192
 _STILL = 0.04  # of the frame: what moves less between two moments stands still
 Array = NDArray[Any]
-
-
-class Case(NamedTuple):
-    """A way to call the cascade.
-
-    given: numbers of the frames given, of those of the video. length: of the video.
-    told: whether it gets the prompt. params: of the call, with the given frames u8 [N, H, W, 3].
-    """
-
-    mode: str
-    length: int
-    given: range | tuple[int, ...]
-    told: bool
-    params: Callable[[Array], dict[str, Any]]
-
-
-def _cases(frames: int) -> Iterator[tuple[str, Case]]:
-    """By name: every feature, with and without a text where that decides something."""
-    for skip in (2, 3, 4, 5):
-        length = (_PAST - 1) * skip + 1
-        yield (
-            f"interpolate, skip {skip}",
-            Case(
-                "interpolate",
-                length,
-                range(0, length, skip),
-                False,
-                lambda given, skip=skip: {"video": given, "skip": skip},
-            ),
-        )
-    first, last = range(_PAST), range(frames - _PAST, frames)
-    few, size = {"new_frames": frames - _PAST}, {"frames": frames}
-    for told in (True, False):
-        end = "" if told else ", no text"
-        for mode, given in (("extend", first), ("extend-start", last)):
-            case = Case(mode, frames, given, told, lambda given: {"video": given, **few})
-            yield f"{mode}{end}", case
-        yield (
-            f"animate{end}",
-            Case("animate", frames, (0,), told, lambda given: {"image": given, **size}),
-        )
-    yield (
-        "transition",
-        Case(
-            "transition",
-            frames,
-            (0, frames - 1),
-            False,
-            lambda given: {"image": given[:1], "last_image": given[1:], **size},
-        ),
-    )
-    for told in (True, False):
-        end = "" if told else ", no text"
-        yield (
-            f"variation{end}",
-            Case(
-                "variation",
-                frames,
-                (),
-                told,
-                lambda given: {"video": given, "frames": len(given), "skip": 3},
-            ),
-        )
 
 
 class Seen(NamedTuple):
@@ -162,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         watched = Watched(load(options.cascade, threads=options.threads))
         found = {}
-        for name, case in _cases(options.frames):
+        for name, case in cases(options.frames):
             if not options.only or case.mode in options.only:
                 found[name] = _feature(watched, case, options, strips)
                 print(_line(name, found[name]), flush=True)
@@ -267,9 +205,9 @@ def _motion(small: Array, case: Case, asked: Asked, truth: Array) -> dict[str, b
     path, true = _path(small), _path(truth)
     start, end = 0, len(path) - 1
     if case.mode == "extend":
-        start = _PAST - 1
+        start = PAST - 1
     if case.mode == "extend-start":
-        end = len(path) - _PAST
+        end = len(path) - PAST
     steps = np.linalg.norm(np.diff(path[start : end + 1 : 5], axis=0), axis=1).sum()
     straight = np.linalg.norm(path[end] - path[start]) > 0.7 * steps
     found = {"straight": bool(straight or steps < 2 * _STILL)}
