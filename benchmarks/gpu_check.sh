@@ -22,7 +22,7 @@ OUT=$(mktemp -d)
 trap 'rm -rf "$OUT"' EXIT
 
 [ -x .venv/bin/python ] || python3 -m venv .venv
-.venv/bin/python -m pip install --quiet -e ".[ort,export,$EXTRA]"
+.venv/bin/python -m pip install --quiet -e ".[ort,export,$EXTRA]" diffusers # a peer
 if [ -n "${KERNELS:-}" ]; then
   .venv/bin/python -m pip install --quiet "$KERNELS"
 elif command -v nvcc >/dev/null; then
