@@ -12,6 +12,7 @@ import json
 import random
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +224,7 @@ def test_the_same_memory_is_predicted(
             symbols = {axis for spec in graph["inputs"].values() for axis in spec["shape"]}
             names = sorted(axis for axis in symbols if isinstance(axis, str))
             graph["activations"] = [{"": 1000.5, "*".join(names): 8}, {names[0]: 70.0}]
+            graph["activations_kernels"] = [{names[0]: 60.0}]
 
     edited = edit_cascade(folder, change)
     loaded = plan.load(edited)
@@ -235,13 +237,14 @@ def test_the_same_memory_is_predicted(
     ]
     asked = memory.Asked(loaded, program, sizes)
     request = {"folder": str(edited), "mode": mode, "settings": settings}
-    for low_vram in (False, True):
+    for low_vram, kernels in ((False, False), (True, False), (False, True)):
         wanted = [
             number
-            for peak in memory.stage_peaks(asked, low_vram=low_vram)
+            for peak in memory.stage_peaks(replace(asked, kernels=kernels), low_vram=low_vram)
             for number in (peak.weights, peak.values, peak.activations, peak.loading)
         ]
-        found = cpp.ask("peaks", low_vram=int(low_vram), **request)
+        more = {"kernels": 1} if kernels else {}
+        found = cpp.ask("peaks", low_vram=int(low_vram), **request, **more)
         assert [int(n) for n in found.split()] == wanted
     for free in (0, 1000, 5000, 50_000):
         told = sentence(lambda free=free: memory.check(asked, free, low_vram=False))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,17 @@ def test_peaks_are_those_written_down(edit_cascade: EditCascade) -> None:
     assert frames.values == (5 + 2 + 2 + 2) * latent + (2 + 5) * pixels
     assert frames.activations == 2 * 4 * 6 * 48
     assert frames.total == frames.values + frames.activations
+
+
+def test_kernels_take_what_the_plan_says_of_them(edit_cascade: EditCascade) -> None:
+    def less(document: dict[str, Any]) -> None:
+        long(document)
+        document["graphs"]["pixels"]["activations_kernels"] = [{"K*h*w": 12}]
+
+    known = asked(edit_cascade(TRACE, less), {"F": 5, "K": 2, "H": 16, "W": 24, "h": 4, "w": 6})
+    for kernels, factor in ((False, 48), (True, 12)):
+        _, frames = memory.stage_peaks(replace(known, kernels=kernels))
+        assert frames.activations == 2 * 4 * 6 * factor
 
 
 def test_what_does_not_fit_is_refused_before_anything_loads(
@@ -105,6 +117,7 @@ def test_what_the_backend_keeps_is_not_counted_against_the_next_call(
     peaks = memory.stage_peaks(asked(folder, sizes))
     most = max(peak.total for peak in peaks)
     with_free(monkeypatch, most)
+    monkeypatch.setattr(Ort, "free_scratch", lambda _: False)
     cascade(mode="paint")
     with_free(monkeypatch, most - max(peak.activations for peak in peaks))
     cascade(mode="paint")
@@ -149,10 +162,11 @@ def test_generate_with_low_vram(toy: Path, tmp_path: Path) -> None:
     ],
 )
 def test_wrong_activations(terms: dict[str, float], problem: str) -> None:
-    document = json.loads((TRACE / "plan.json").read_text())
-    document["graphs"]["pixels"]["activations"] = [terms]
-    with pytest.raises(PlanError, match=rf"graphs\.pixels\.activations\[0\].*{problem}"):
-        plan.parse(json.dumps(document).encode())
+    for name in ("activations", "activations_kernels"):
+        document = json.loads((TRACE / "plan.json").read_text())
+        document["graphs"]["pixels"][name] = [terms]
+        with pytest.raises(PlanError, match=rf"graphs\.pixels\.{name}\[0\].*{problem}"):
+            plan.parse(json.dumps(document).encode())
 
 
 def test_free_memory_is_the_least_that_is_said(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ are values of the plan and files of the folder, whose sizes the runtime knows.
 
 What ONNX Runtime 1.31 does on a CPU, measured by its peak memory on single nodes: views take
 nothing, an elementwise node writes over an input that nobody else reads, Attention holds all its
-scores.
+scores, or with Edgereel's kernels copies of what it reads.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from edgereel.plan import TensorSpec
 
-__all__ = ["Bytes", "Sizes", "activations", "monomials"]
+__all__ = ["Bytes", "Inside", "Sizes", "activations", "monomials"]
 
 Bytes = dict[str, float]  # a product of symbols -> how many bytes of it
 
@@ -36,10 +36,18 @@ _IN_PLACE = frozenset(
 _SCALES = (1, 4, 32)  # of an example size: where a peak is looked for
 
 
-def activations(
-    path: Path, inputs: Mapping[str, TensorSpec], example: Mapping[str, int]
-) -> tuple[Bytes, ...]:
-    """Bytes inside the graph while it runs: the largest of these polynomials, none if it is 0.
+class Inside(NamedTuple):
+    """Polynomials of which the largest counts, none if it is 0.
+
+    plain: by standard operators. kernels: with Edgereel's, none if that is no less.
+    """
+
+    plain: tuple[Bytes, ...]
+    kernels: tuple[Bytes, ...] = ()
+
+
+def activations(path: Path, inputs: Mapping[str, TensorSpec], example: Mapping[str, int]) -> Inside:
+    """Bytes inside the graph while it runs.
 
     A polynomial is a dict from a product of symbols, such as "F*h*w" ("" = 1), to its factor.
     Division in the sizes of the graph is taken to go even, and a value whose size is no polynomial
@@ -51,8 +59,12 @@ def activations(
         example: a size of every symbol; peaks are looked for there and at larger sizes.
     """
     model = onnx.load(path, load_external_data=False)
-    lives = _lives(model.graph, Sizes(model.graph, inputs))
-    return tuple(_peaks(lives, example)) if lives else ()
+    sizes = Sizes(model.graph, inputs)
+    plain = _peaks(_lives(model.graph, sizes, kernels=False), example)
+    if not any(node.domain == "edgereel" for node in model.graph.node):
+        return Inside(plain)
+    less = _peaks(_lives(model.graph, sizes, kernels=True), example)
+    return Inside(plain, less if less != plain else ())
 
 
 class Sizes:
@@ -134,7 +146,7 @@ class _Life:
     last: int = 0
 
 
-def _lives(graph: Any, sizes: Sizes) -> list[_Life]:
+def _lives(graph: Any, sizes: Sizes, *, kernels: bool) -> list[_Life]:
     """What takes memory inside a graph, and when."""
     outside = {value.name for value in (*graph.input, *graph.output, *graph.initializer)}
     last = {name: at for at, node in enumerate(graph.node) for name in _read(node)}
@@ -143,7 +155,8 @@ def _lives(graph: Any, sizes: Sizes) -> list[_Life]:
     for at, node in enumerate(graph.node):
         if node.op_type == "Constant":
             continue
-        lives.append(_Life(_workspace(node, sizes), at, at))
+        beside = _of_a_kernel if kernels and node.domain == "edgereel" else _workspace
+        lives.append(_Life(beside(node, sizes), at, at))
         for name in node.output:
             if not name or name in outside:
                 continue
@@ -197,8 +210,19 @@ def _workspace(node: Any, sizes: Sizes) -> Bytes:
     return sizes.product(node.input[0], (*query[:3], key[2]))
 
 
-def _peaks(lives: Sequence[_Life], example: Mapping[str, int]) -> list[Bytes]:
+def _of_a_kernel(node: Any, sizes: Sizes) -> Bytes:
+    """As `_workspace`, of Edgereel's kernels: ONNX Runtime's blocks begin with copies."""
+    found: Bytes = {}
+    for name in node.input if node.op_type == "Attention" else ():
+        for product, factor in sizes.bytes(name).items():
+            found[product] = found.get(product, 0) + factor
+    return found
+
+
+def _peaks(lives: Sequence[_Life], example: Mapping[str, int]) -> tuple[Bytes, ...]:
     """What is alive at the nodes where memory peaks, for any of a few sizes."""
+    if not lives:
+        return ()
     names = sorted({name for life in lives for name in life.size})
     factors = np.array([[life.size.get(name, 0.0) for name in names] for life in lives])
     alive = np.zeros((max(life.last for life in lives) + 2, len(names)))
@@ -211,10 +235,10 @@ def _peaks(lives: Sequence[_Life], example: Mapping[str, int]) -> list[Bytes]:
     }
     rows = np.unique(alive[sorted(peaks)], axis=0)
     kept = [row for row in rows if (rows >= row).all(axis=1).sum() == 1]  # only it is as large
-    return [
+    return tuple(
         {name: round(float(n), 3) for name, n in zip(names, row, strict=True) if n > 0.001}
         for row in kept
-    ]
+    )
 
 
 def _evaluated(names: Sequence[str], sizes: Mapping[str, int]) -> NDArray[np.float64]:

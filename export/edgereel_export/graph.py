@@ -19,10 +19,9 @@ from torch.export import Dim
 from edgereel.errors import EngineError, InputError
 from edgereel.plan import DType, GraphSpec, TensorSpec
 
-from . import drawn_weights
+from . import drawn_weights, group_norm, plain_attention
 from .activations import activations
 from .exact_group_norm import exact_group_norm
-from .group_norm import as_function
 from .light_decomposition import light_decomposition
 from .light_rewriting import light_rewriting
 from .shared_weights import SharedWeights
@@ -89,7 +88,8 @@ def export(
             drawn_weights.take_from(program.model)  # or folding would hold a copy of most
             program.optimize()
             drawn_weights.put_into(program.model, module)
-        as_function(program.model)
+        group_norm.as_function(program.model)
+        plain_attention.as_function(program.model)
         define(program.model)
         program.save(path, external_data=True)
     files = (weights or SharedWeights()).share(path)
@@ -97,6 +97,7 @@ def export(
         _write_golden(folder / "golden" / f"{name}.npz", graph.inputs, outputs)
         _check(path, name, graph.inputs, outputs)
     specs = _specs(graph, graph.inputs)
+    inside = activations(path, specs, _example(graph))
     return GraphSpec(
         file=f"graphs/{name}.onnx",
         inputs=specs,
@@ -104,7 +105,8 @@ def export(
         weights=tuple(f"graphs/{file}" for file in files),
         golden=None if drawn else f"golden/{name}.npz",
         precision=graph.precision,
-        activations=activations(path, specs, _example(graph)),
+        activations=inside.plain,
+        activations_kernels=inside.kernels,
         **work(path, specs)._asdict(),
     )
 

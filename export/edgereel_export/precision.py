@@ -27,9 +27,8 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
 from edgereel.errors import EngineError
-from edgereel_export import trt_plugin
+from edgereel_export import group_norm, plain_attention, trt_plugin
 from edgereel_export.float16_range import Ranges, largest, misfits
-from edgereel_export.group_norm import as_standard
 from edgereel_export.retype import MAX_FLOAT16, MIN_NORMAL_FLOAT16, retype
 
 __all__ = ["FLOAT32", "ISLANDS", "Typed", "load", "scopes", "to_float16"]
@@ -75,7 +74,8 @@ def load(path: Path, *, plugin: bool = False) -> ir.Model:
         plugin: attention over frames is not inlined but becomes a call of TensorRT's plugin.
     """
     model = ir.load(path)
-    as_standard(model)
+    group_norm.as_standard(model)
+    plain_attention.as_standard(model)
     if plugin:
         trt_plugin.keep(model)
     passes.InlinePass()(model)

@@ -134,6 +134,68 @@ struct NormKernel {
   float epsilon;
 };
 
+// Attention without a mask, by ONNX Runtime's operator that works in blocks, MultiHeadAttention,
+// every head as a row of its batch. In half precision, which that has not, by the standard's.
+template <typename T>
+struct PlainAttentionKernel {
+  static constexpr bool kBlocks = std::is_same_v<T, float>;
+
+  explicit PlainAttentionKernel(const OrtKernelInfo* info)
+      : node(Ort::ConstKernelInfo(info).GetNodeName()) {
+    const char* names[] = {kBlocks ? "T" : "T1", "T2"};
+    const ONNXTensorElementDataType types[] = {kType<T>, kType<T>};
+    const std::int64_t heads = 1;
+    const Ort::OpAttr head("num_heads", &heads, 1, ORT_OP_ATTR_INT);
+    op = kBlocks ? Ort::Op::Create(info, "MultiHeadAttention", "com.microsoft", 1, names, types, 1,
+                                   &head, 1, 3, 1)
+                 : Ort::Op::Create(info, "Attention", "", 23, names, types, 2, nullptr, 0, 3, 1);
+  }
+
+  void Compute(OrtKernelContext* raw) {
+    const Ort::KernelContext context(raw);
+    Sizes sizes[3];
+    for (std::size_t i = 0; i < 3; ++i) {
+      sizes[i] = context.GetInput(i).GetTensorTypeAndShapeInfo().GetShape();
+      if (sizes[i].size() != 4)
+        refuse(node, "q, k or v is ", text(sizes[i]), "; expected [B, heads, S, D]");
+    }
+    const Sizes out = {sizes[0][0], sizes[0][1], sizes[0][2], sizes[2][3]};
+    const Ort::UnownedValue y = context.GetOutput(0, out);
+    if (y.GetTensorTypeAndShapeInfo().GetElementCount() == 0) return;
+    Ort::Value inputs[3] = {Ort::Value(nullptr), Ort::Value(nullptr), Ort::Value(nullptr)};
+    for (std::size_t i = 0; i < 3; ++i)
+      inputs[i] = seen(context.GetInput(i).GetTensorData<T>(), sizes[i]);
+    Ort::Value output = seen(y.GetTensorData<T>(), out);
+    op.Invoke(raw, inputs, 3, &output, 1);
+  }
+
+ private:
+  // A tensor with these contents, as the operator takes it.
+  static Ort::Value seen(const T* from, Sizes sizes) {
+    const auto memory = Ort::MemoryInfo::CreateCpu(OrtDeviceAllocator, OrtMemTypeDefault);
+    if (kBlocks) sizes = {sizes[0] * sizes[1], sizes[2], sizes[3]};
+    std::size_t bytes = sizeof(T);
+    for (const std::int64_t size : sizes) bytes *= std::size_t(size);
+    return Ort::Value::CreateTensor(memory, const_cast<T*>(from), bytes, sizes.data(),
+                                    sizes.size(), kType<T>);
+  }
+
+  std::string node;
+  Ort::Op op{nullptr};
+};
+
+template <typename T>
+struct PlainAttentionOp : Ort::CustomOpBase<PlainAttentionOp<T>, PlainAttentionKernel<T>> {
+  void* CreateKernel(const OrtApi&, const OrtKernelInfo* info) const {
+    return new PlainAttentionKernel<T>(info);
+  }
+  const char* GetName() const { return "Attention"; }
+  std::size_t GetInputTypeCount() const { return 3; }
+  ONNXTensorElementDataType GetInputType(std::size_t) const { return kType<T>; }
+  std::size_t GetOutputTypeCount() const { return 1; }
+  ONNXTensorElementDataType GetOutputType(std::size_t) const { return kType<T>; }
+};
+
 template <typename T>
 struct NormOp : Ort::CustomOpBase<NormOp<T>, NormKernel<T>> {
   void* CreateKernel(const OrtApi&, const OrtKernelInfo* info) const {
@@ -153,8 +215,11 @@ extern "C" EDGEREEL_EXPORT OrtStatus* ORT_API_CALL RegisterCustomOps(OrtSessionO
   return edgereel::ort::add_operators(options, base, [] {
     static const AttentionOp<float, AttentionKernel<float>> attention;
     static const AttentionOp<std::uint16_t, AttentionKernel<std::uint16_t>> attention_half;
+    static const PlainAttentionOp<float> plain;
+    static const PlainAttentionOp<std::uint16_t> plain_half;
     static const NormOp<float> norm;
     static const NormOp<std::uint16_t> norm_half;
-    return std::vector<const OrtCustomOp*>{&attention, &attention_half, &norm, &norm_half};
+    return std::vector<const OrtCustomOp*>{&attention, &attention_half, &plain,
+                                            &plain_half, &norm, &norm_half};
   });
 }

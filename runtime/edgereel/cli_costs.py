@@ -6,7 +6,7 @@ from math import prod
 
 from msgspec.structs import replace
 
-from edgereel import windows
+from edgereel import kernel_library, windows
 from edgereel.cli_table import size, table
 from edgereel.memory import Asked, Sizes, bound_symbols, evaluated, stage_peaks
 from edgereel.plan import Denoise, IntParam, Mode, Plan, Ref, Run, Stage, window_length
@@ -57,7 +57,8 @@ class Costs:
                     continue
                 changed = replace(param, default=number)
                 mode = replace(self.mode, params={**self.mode.params, window.size.param: changed})
-                asked = Asked(self.plan, mode, [self.sizes_of(mode)] * len(mode.stages))
+                known = [self.sizes_of(mode)] * len(mode.stages)
+                asked = Asked(self.plan, mode, known, kernels=kernel_library.path() is not None)
                 total = stage_peaks(asked)[index].total
                 found.append((number, size(total)))
             rows = [(f"--{window.size.param.replace('_', '-')}", *(str(n) for n, _ in found))]

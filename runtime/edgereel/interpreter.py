@@ -179,7 +179,9 @@ class Interpreter:
             for stage in call.mode.stages
         ]
         loaded, footprint = frozenset(self.engines), self.backend.footprint
-        asked = memory.Asked(self.plan, call.mode, sizes, loaded, footprint, self.ahead)
+        asked = memory.Asked(
+            self.plan, call.mode, sizes, loaded, footprint, self.ahead, self.backend.has_kernels
+        )
         self.peaks = memory.check(asked, self.free, low_vram=self.low_vram)
         self._held = max(self._held, *(peak.activations for peak in self.peaks))
 

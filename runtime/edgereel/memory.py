@@ -80,6 +80,7 @@ class Asked:
     loaded: frozenset[str] = frozenset()  # graphs whose weights are in memory already
     footprint: Callable[[str], Footprint | None] = lambda _: None  # of a graph, from its backend
     ahead: bool = False  # the graphs of the next stage load while a stage runs
+    kernels: bool = False  # Edgereel's, for a CPU, compute what they can
 
 
 def stage_peaks(asked: Asked, *, low_vram: bool = False) -> list[Peak]:
@@ -245,7 +246,8 @@ def _buffers(asked: Asked, op: Op | None) -> list[TensorSpec]:
 def _activations(asked: Asked, op: Run | Denoise, sizes: Sizes) -> int:
     """Bytes inside the graph of an op; terms with a symbol without a size are left out."""
     graph, bound = asked.plan.graphs[op.graph], bound_symbols(asked.plan, asked.mode, op, sizes)
-    return int(max((evaluated(terms, bound) for terms in graph.activations), default=0))
+    known = (asked.kernels and graph.activations_kernels) or graph.activations
+    return int(max((evaluated(terms, bound) for terms in known), default=0))
 
 
 def bound_symbols(plan: Plan, mode: Mode, op: Run | Denoise, sizes: Sizes) -> dict[str, int]:

@@ -103,7 +103,11 @@ def _check_shape(place: str, spec: TensorSpec) -> None:
 
 def _check_polynomials(place: str, graph: GraphSpec) -> None:
     known = {axis for spec in graph.inputs.values() for axis in spec.shape}
-    entries = {f"activations[{i}]": terms for i, terms in enumerate(graph.activations)}
+    entries = {
+        f"{name}[{i}]": terms
+        for name in ("activations", "activations_kernels")
+        for i, terms in enumerate(getattr(graph, name))
+    }
     for name, terms in {**entries, "flops": graph.flops, "traffic": graph.traffic}.items():
         for product, factor in terms.items():
             if product and not known >= set(product.split("*")):

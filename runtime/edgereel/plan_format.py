@@ -82,7 +82,8 @@ class GraphSpec(Node, frozen=True, kw_only=True):
     """One ONNX file with its external weight files and its reference vectors.
 
     `precision` is that of its engine in every build; None leaves it to the build.
-    `activations`: bytes inside it while it runs, the largest of some polynomials in its symbols.
+    `activations`: bytes inside it while it runs, the largest of some polynomials in its symbols;
+    `activations_kernels`: the same with Edgereel's kernels for a CPU, where that is less.
     `flops` and `traffic`: arithmetic of a call and bytes it moves, a polynomial each.
     """
 
@@ -93,6 +94,7 @@ class GraphSpec(Node, frozen=True, kw_only=True):
     golden: str | None = None
     precision: Literal["fp32"] | None = None
     activations: tuple[dict[str, float], ...] = ()
+    activations_kernels: tuple[dict[str, float], ...] = ()
     flops: dict[str, float] = {}
     traffic: dict[str, float] = {}
 

@@ -14,6 +14,7 @@ import pytest
 onnx = pytest.importorskip("onnx")
 torch = pytest.importorskip("torch")
 
+from edgereel import kernel_library  # noqa: E402
 from edgereel.plan import DType, TensorSpec  # noqa: E402
 from edgereel_export.activations import activations  # noqa: E402
 from edgereel_export.graph import Graph, export  # noqa: E402
@@ -42,7 +43,20 @@ def peaks(
         shape = tuple(names.get(axis, axis) for axis in axes)
         dtype = dtypes[given.type.tensor_type.elem_type]
         specs[given.name] = TensorSpec(dtype=dtype, shape=shape)
-    return list(activations(path, specs, example))
+    return list(activations(path, specs, example).plain)
+
+
+def test_kernels_hold_no_scores(tmp_path: Path) -> None:
+    class Twice(torch.nn.Module):
+        def forward(self, q: torch.Tensor) -> torch.Tensor:
+            attend = torch.nn.functional.scaled_dot_product_attention
+            return attend(attend(q, q, q), q, q)
+
+    example = {"q": torch.randn(2, 3, 50, 8)}
+    free = {name: {0: "B", 2: "S"} for name in ("q", "out")}
+    spec = export(Graph(Twice(), example, ("out",), free), "twice", tmp_path)
+    assert spec.activations == ({"B*S": 3 * 8 * 4, "B*S*S": 3 * 4},)  # a result, scores
+    assert spec.activations_kernels == ({"B*S": 4 * 3 * 8 * 4},)  # copies of q, k and v
 
 
 def test_a_chain_holds_what_a_node_reads_and_writes(tmp_path: Path) -> None:
@@ -118,7 +132,7 @@ spec = plan.GraphSpec(file="net.onnx", inputs={"x": plan.TensorSpec(dtype="float
     shape=("F", 32, "h", "w"))}, outputs={"y": plan.TensorSpec(dtype="float32",
     shape=("F", 32, "h", "w"))})
 p = type("P", (), {"files": {"net.onnx": "0"}})()
-engine = Ort(p, 1).load(sys.argv[1], spec)
+engine = Ort(p, 1, kernels=sys.argv[5] == "True").load(sys.argv[1], spec)
 x, y = (np.ones([int(sys.argv[2]), 32, int(sys.argv[3]), int(sys.argv[4])], "f") for _ in "xy")
 open("/proc/self/clear_refs", "w").write("5")
 before = high()
@@ -144,9 +158,12 @@ class Net(torch.nn.Module):  # type: ignore[name-defined, misc]
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kernels", [False, True])
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
-def test_onnx_runtime_takes_what_is_predicted(tmp_path: Path) -> None:
+def test_onnx_runtime_takes_what_is_predicted(tmp_path: Path, kernels: bool) -> None:
     """Within 0.85 to 1.25: its own small buffers and what its arena wastes come on top."""
+    if kernels and kernel_library.path() is None:
+        pytest.skip("edgereel-kernels is not installed")
     free = {0: "F", 2: "h", 3: "w"}
     graph = Graph(Net(), {"x": torch.randn(2, 32, 6, 4)}, ("y",), {"x": free, "y": free})
     spec = export(graph, "net", tmp_path)
@@ -157,9 +174,9 @@ def test_onnx_runtime_takes_what_is_predicted(tmp_path: Path) -> None:
     for sizes in ({"F": 96, "h": 32, "w": 32}, {"F": 1, "h": 96, "w": 80}):
         predicted = max(
             sum(f * math.prod(sizes[s] for s in n.split("*") if s) for n, f in terms.items())
-            for terms in spec.activations
+            for terms in (spec.activations_kernels if kernels else spec.activations)
         )
-        words = [str(tmp_path / spec.file), *map(str, sizes.values())]
+        words = [str(tmp_path / spec.file), *map(str, sizes.values()), str(kernels)]
         done = subprocess.run(
             [sys.executable, "-c", MEASURE, *words],
             capture_output=True, text=True, check=True, env=environment,

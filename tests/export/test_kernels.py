@@ -23,7 +23,12 @@ torch = pytest.importorskip("torch")
 from edgereel import kernel_library  # noqa: E402
 from edgereel.backends.ort import session_options  # noqa: E402
 from edgereel.errors import EngineError  # noqa: E402
-from edgereel_export import group_norm, temporal_attention  # noqa: E402
+from edgereel_export import (  # noqa: E402
+    group_norm,
+    plain_attention,
+    precision,
+    temporal_attention,
+)
 from edgereel_export.graph import Graph, export  # noqa: E402
 from edgereel_export.modules.frame_attention import Turns, attend_frames  # noqa: E402
 
@@ -245,6 +250,91 @@ def test_a_flat_picture_is_not_divided_by_rounding_errors() -> None:
     attributes = {"num_groups": 2, "epsilon": 1e-6}
     data = model("GroupNorm", group_norm.BODY, attributes, dict.fromkeys(feeds, 1))
     assert np.abs(run(data, feeds, kernels=True)).max() < 1e-4  # a rounding of 0.1, over 1e-3
+
+
+# rows, heads, queries, keys, width: one, a text's tokens, more than a block of queries and keys
+PLAIN = [(1, 1, 1, 1, 1), (2, 8, 160, 77, 40), (3, 1, 1030, 1030, 64)]
+
+
+def plain_feeds(case: tuple[int, ...], dtype: str) -> dict[str, NDArray[Any]]:
+    rows, heads, queries, keys, width = case
+    rng, lengths = np.random.default_rng(0), {"q": queries, "k": keys, "v": keys}
+    return {
+        name: rng.standard_normal((rows, heads, length, width)).astype(dtype)
+        for name, length in lengths.items()
+    }
+
+
+def plain_model(feeds: Feeds) -> bytes:
+    kinds = {key: onnx.helper.np_dtype_to_tensor_dtype(v.dtype) for key, v in feeds.items()}
+    return model("Attention", plain_attention.BODY, {}, kinds)
+
+
+@needs_library
+@pytest.mark.parametrize("dtype", ["f4", "f2"])
+@pytest.mark.parametrize("case", PLAIN)
+def test_plain_attention_equals_float64(case: tuple[int, ...], dtype: str) -> None:
+    feeds = plain_feeds(case, dtype)
+    q, k, v = (x.astype(np.float64) for x in feeds.values())
+    scores = np.exp(q @ k.swapaxes(-1, -2) / case[-1] ** 0.5)
+    expected = scores / scores.sum(-1, keepdims=True) @ v
+    # sums of up to 1030 products; half precision has 11 bits, of results below 4
+    bound = 2e-6 if dtype == "f4" else 5e-3
+    for kernels in (True, False):
+        assert np.abs(run(plain_model(feeds), feeds, kernels=kernels) - expected).max() < bound
+
+
+@needs_library
+@pytest.mark.skipif(sys.platform != "linux", reason="the most memory is read from /proc")
+def test_plain_attention_never_holds_all_scores() -> None:
+    """Which are 4 * 3000 * 3000 floats, 137 MiB; without kernels they are all there."""
+
+    def most() -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(dict(line.split(":", 1) for line in lines)["VmHWM"].split()[0]) * 1024
+
+    feeds, taken = plain_feeds((1, 4, 3000, 3000, 16), "f4"), {}
+    for kernels in (True, False):
+        session = onnxruntime.InferenceSession(
+            plain_model(feeds), session_options(1, LIBRARY if kernels else None)
+        )
+        Path("/proc/self/clear_refs").write_text("5")
+        before = most()
+        run_session(session, feeds)
+        taken[kernels] = most() - before
+    assert taken[True] < 30e6 and taken[False] > 130e6, taken
+
+
+@needs_library
+def test_plain_attention_refuses_other_ranks_and_takes_nothing() -> None:
+    feeds = plain_feeds((1, 2, 3, 4, 5), "f4")
+    session = onnxruntime.InferenceSession(plain_model(feeds), session_options(1, LIBRARY))
+    with pytest.raises(Exception, match=r"the_node: q, k or v is \[2, 3, 5\]; expected \[B"):
+        session.run(None, feeds | {"q": feeds["q"][0]})
+    none = session.run(None, feeds | {"q": np.zeros((1, 2, 0, 5), "f4")})
+    assert none[0].shape == (1, 2, 0, 5)
+
+
+class Look(torch.nn.Module):  # type: ignore[name-defined, misc]
+    """Attention without a mask, then with one."""
+
+    def forward(self, q: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        attend = torch.nn.functional.scaled_dot_product_attention
+        return attend(attend(q, q, q), q, q, attn_mask=bias)
+
+
+def test_attention_without_a_mask_is_a_call_of_the_function(tmp_path: Path) -> None:
+    """And TensorRT is given the standard's operator."""
+    example = {"q": torch.randn(2, 3, 5, 8), "bias": torch.randn(5, 5)}
+    free = {"q": {0: "B"}, "out": {0: "B"}}
+    spec = export(Graph(Look(), example, ("out",), free), "look", tmp_path)
+    file = tmp_path / spec.file
+    onnx.checker.check_model(onnx.load(file))
+    nodes = [node for node in onnx.load(file).graph.node if node.op_type == "Attention"]
+    assert [node.domain for node in nodes] == ["edgereel", ""]
+    nodes = [node for node in precision.load(file).graph if node.op_type == "Attention"]
+    assert [node.domain for node in nodes] == ["", ""]
+    assert spec.flops  # of both
 
 
 class Attend(torch.nn.Module):  # type: ignore[name-defined, misc]

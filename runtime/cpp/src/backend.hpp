@@ -67,6 +67,9 @@ class Backend {
   // Whether a graph may be loaded in one thread while others run in another, at little cost.
   virtual bool loads_ahead() const { return false; }
 
+  // Whether Edgereel's kernels for a CPU compute what they can.
+  virtual bool has_kernels() const { return false; }
+
   // A buffer with the contents of `array`, which the caller must not change afterwards.
   virtual Buffer put(const Array& array) = 0;
 

@@ -39,7 +39,7 @@ Result Interpreter::run(const Mode& mode, const Values& params, const RunOptions
 }
 
 MemoryAsked Interpreter::memory_asked(const Call& call) const {
-  MemoryAsked asked{plan(), plan_.folder(), call.mode, {}, {}, nullptr, false};
+  MemoryAsked asked{plan(), plan_.folder(), call.mode, {}, {}};
   for (std::size_t i = 0; i < call.mode.stages.size(); ++i) {
     std::vector<Span> largest;
     for (const std::vector<Span>& spans : call.spans[i]) largest.push_back(spans[0]);
@@ -48,6 +48,7 @@ MemoryAsked Interpreter::memory_asked(const Call& call) const {
   for (const auto& entry : engines_) asked.loaded.insert(entry.first);
   asked.footprint = [this](const std::string& graph) { return backend_->footprint(graph); };
   asked.ahead = loads_ahead();
+  asked.kernels = backend_->has_kernels();
   return asked;
 }
 

@@ -120,7 +120,10 @@ std::int64_t activations_of(const MemoryAsked& asked, const Op& op, const Number
     }
   }
   double most = 0;
-  for (const auto& terms : graph.activations) most = std::max(most, evaluated(terms, bound));
+  const bool less = asked.kernels && !graph.activations_kernels.empty();
+  for (const auto& terms : less ? graph.activations_kernels : graph.activations) {
+    most = std::max(most, evaluated(terms, bound));
+  }
   return static_cast<std::int64_t>(std::min(most, 0x1p60));
 }
 

@@ -31,7 +31,8 @@ struct MemoryAsked {
   std::set<std::string> loaded;  // graphs whose weights are in memory already
   // Of a graph, where its backend knows better than the plan; may be empty.
   std::function<std::optional<Footprint>(const std::string&)> footprint = nullptr;
-  bool ahead = false;  // the graphs of the next stage load while a stage runs
+  bool ahead = false;    // the graphs of the next stage load while a stage runs
+  bool kernels = false;  // Edgereel's, for a CPU, compute what they can
 };
 
 // The predicted peak of every stage; with `low_vram` it drops the graphs of the one before.

@@ -142,6 +142,10 @@ class OrtBackend : public HostMemory {
     }
   }
 
+  bool has_kernels() const override {
+    return options_.provider == "cpu" && !options_.kernels.empty();
+  }
+
   // Empties the arena that all sessions share.
   bool free_scratch() override {
     if (options_.provider != "cpu") return false;

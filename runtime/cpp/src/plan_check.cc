@@ -117,10 +117,13 @@ void check_polynomials(const std::string& place, const GraphSpec& graph) {
       if (is_symbol(axis)) known.insert(symbol_of(axis));
     }
   }
-  for (std::size_t i = 0; i < graph.activations.size(); ++i) {
-    check_polynomial(place + ".activations[" + std::to_string(i) + "]", graph.activations[i],
-                     known);
-  }
+  const auto each = [&](const std::string& name, const std::vector<Named<double>>& all) {
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      check_polynomial(place + "." + name + "[" + std::to_string(i) + "]", all[i], known);
+    }
+  };
+  each("activations", graph.activations);
+  each("activations_kernels", graph.activations_kernels);
   check_polynomial(place + ".flops", graph.flops, known);
   check_polynomial(place + ".traffic", graph.traffic, known);
 }

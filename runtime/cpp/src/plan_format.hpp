@@ -38,7 +38,7 @@ struct GraphSpec {
   Named<TensorSpec> inputs, outputs;
   Words weights;
   std::optional<std::string> golden, precision;
-  std::vector<Named<double>> activations;
+  std::vector<Named<double>> activations, activations_kernels;
   Named<double> flops, traffic;
 };
 

@@ -153,7 +153,8 @@ std::string peaks(const Json& json) {
     tables[name] = edgereel_runtime::read_levels(plan.folder() + "/" + schedule.file);
   }
   const edgereel_runtime::Call call({plan.document(), mode, params, tables}, {});
-  edgereel_runtime::MemoryAsked asked{plan.document(), plan.folder(), mode, {}, {}, nullptr, false};
+  edgereel_runtime::MemoryAsked asked{plan.document(), plan.folder(), mode, {}, {}};
+  asked.kernels = json.find("kernels") != nullptr;
   for (std::size_t i = 0; i < mode.stages.size(); ++i) {
     std::vector<edgereel_runtime::Span> largest;
     for (const auto& spans : call.spans[i]) largest.push_back(spans[0]);

@@ -80,6 +80,10 @@ class Backend(Protocol):
     name: str
     loads_ahead: bool  # whether engines of the next stage load on a thread while a stage runs
 
+    @property
+    def has_kernels(self) -> bool:
+        """Whether Edgereel's kernels for a CPU compute what they can."""
+
     def load(self, path: Path, spec: GraphSpec) -> Engine:
         """The graph at `path`, an .onnx file whose hash was checked, ready to run.
 

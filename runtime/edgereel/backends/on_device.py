@@ -16,6 +16,7 @@ class OnDevice:
     """Buffers in the memory of the first GPU; what is asked of them is queued on one stream."""
 
     loads_ahead = True  # the host is idle while the device works
+    has_kernels = False
 
     def _take_memory(self) -> None:
         """To be called when the backend is made."""

@@ -22,6 +22,7 @@ class OnHost:
     """What backends on the CPU have in common; what is asked of buffers is done at once."""
 
     loads_ahead = False  # it would take cores from the stage that runs
+    has_kernels = False
 
     def put(self, array: Array) -> Buffer:
         """The array itself, made contiguous."""

@@ -1,6 +1,7 @@
 """Our operators for OpenVINO, which does not read the definitions of them that the files hold.
 
-The definitions are `export/edgereel_export/temporal_attention.py` and `group_norm.py`.
+The definitions are `export/edgereel_export/temporal_attention.py`, `plain_attention.py`
+and `group_norm.py`.
 """
 
 from __future__ import annotations
@@ -19,9 +20,15 @@ __all__ = ["reader"]
 def reader() -> openvino.Core:
     """Reads our files."""
     core = openvino.Core()
+    core.add_extension(ConversionExtension("Attention", "edgereel", _attention))
     core.add_extension(ConversionExtension("GroupNorm", "edgereel", _group_norm))
     core.add_extension(ConversionExtension("TemporalAttention", "edgereel", _temporal_attention))
     return core
+
+
+def _attention(node: NodeContext) -> list[Any]:
+    q, k, v = (node.get_input(i) for i in range(3))
+    return [ops.scaled_dot_product_attention(q, k, v).output(0)]
 
 
 def _group_norm(node: NodeContext) -> list[Any]:

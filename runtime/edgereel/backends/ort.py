@@ -52,6 +52,7 @@ class Ort(OnHost):
         self._ort = onnxruntime
         self._threads = threads
         self._kernels = kernel_library.path() if kernels else None
+        self.has_kernels = self._kernels is not None
         # 3 = errors: warnings of the graph optimiser are no use to a user.
         onnxruntime.set_default_logger_severity(3)
 
