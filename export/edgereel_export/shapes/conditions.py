@@ -27,11 +27,16 @@ def _text(ids: Tensor, mask: Tensor, encoder: nn.Module) -> tuple[Tensor, Tensor
 
 
 def encoded(
-    data: Data, batch: tuple[Scenes, Tensor, Tensor], encoders: Encoders, silent: float = 0.0
+    data: Data,
+    batch: tuple[Scenes, Tensor, Tensor],
+    encoders: Encoders,
+    silent: float = 0.0,
+    seen: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Text embedding, states and mask, the image embedding of a random frame, rows made null.
+    """Text embedding, states and mask, image embedding, rows made null.
 
-    A tenth of the rows gets the empty caption, and a share `silent` of the others.
+    A tenth of the rows gets the empty caption, and a share `silent` of the others. The image
+    embedding is the mean of those of the frames `seen`, f32 [N], or is that of a random frame.
     """
     scenes, ids, mask = batch
     encoder, pictures = encoders
@@ -40,9 +45,11 @@ def encoded(
     empty = drop | (data.uniform(len(ids)) < silent) if silent else drop
     ids, mask = null_rows(ids, null_ids[0], empty), null_rows(mask, null_mask[0], empty)
     text, states = _text(ids, mask, encoder)
-    frame = data.uniform(len(ids), 1) * (FRAMES - 1)
+    frames = data.uniform(len(ids), 1) * (FRAMES - 1) if seen is None else seen
+    shown = draw(scenes, frames, 32).transpose(1, 2)
     with torch.no_grad():
-        image = pictures(pixel_values=draw(scenes, frame, 32)[:, :, 0]).image_embeds.float()
+        image = pictures(pixel_values=shown.flatten(0, 1)).image_embeds.float()
+    image = image.unflatten(0, shown.shape[:2]).mean(1)
     return text, states, mask, image, drop
 
 
@@ -53,13 +60,15 @@ def conditions(
     batch: Any,
     names: Any,
     silent: float = 0.0,
+    seen: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """tokens, bias and emb of a batch; a tenth of the rows get the null condition.
 
-    A share `silent` of the others is told no text.
+    A share `silent` of the others is told no text. `seen` are the frames whose image embeddings
+    are told, see `encoded`.
     """
     unet, proj = (cast(Any, modules[name]) for name in names)
-    text, states, mask, image, drop = encoded(data, batch, encoders, silent)
+    text, states, mask, image, drop = encoded(data, batch, encoders, silent, seen)
     image = null_rows(image, proj.learned_classifier_free_guidance_embeddings, drop)
     tokens, bias, emb = proj(image, text, states, mask)
     return {"tokens": tokens, "bias": bias, "emb": emb + unet.fps_embedding(batch[0].fps)}

@@ -45,16 +45,15 @@ def _mostly_between(data: Data) -> Tensor:
 def _varied(data: Data) -> Tensor:
     """bool [F]: which frames a clip is given: some between, first or last ones, one, two."""
     kind, skip = data.rng.random(), int(data.rng.integers(2, 6))
-    frames = 15 * (5 if kind < 0.12 else skip) + 1
-    if kind >= 0.5:
-        frames = int(data.rng.integers(16, FRAMES + 1))
+    longer = max(skip, int(data.rng.integers(3, 6)))  # what is far from the given is the hardest
+    frames = 15 * (5 if kind < 0.1 else skip if kind < 0.18 else longer) + 1
     known = torch.zeros(frames, dtype=torch.bool)
-    if kind < 0.2:
-        known[:: 5 if kind < 0.12 else skip] = True
-    elif kind < 0.5:
+    if kind < 0.18:
+        known[:: 5 if kind < 0.1 else skip] = True
+    elif kind < 0.58:
         known[:_PAST] = True
-        known = known.flip(0) if kind < 0.35 else known
-    elif kind < 0.88:
+        known = known.flip(0) if kind < 0.38 else known
+    elif kind < 0.93:
         known[0] = True
     else:
         known[0] = known[-1] = True
@@ -62,11 +61,21 @@ def _varied(data: Data) -> Tensor:
 
 
 def _component(
-    modules: nn.ModuleDict, mask: Callable[[Data], Tensor], silent: float, rate: float
+    modules: nn.ModuleDict,
+    mask: Callable[[Data], Tensor],
+    rate: float,
+    silent: float = 0.0,
+    given_seen: float = 0.0,
 ) -> Component:
-    """The component that is given the frames of `mask`, and no text in a share of rows, `silent`.
+    """The component that is given the frames of `mask`, a little noisy, as generated ones are.
 
-    The frames given are a little noisy, as generated ones are.
+    Args:
+        modules: ↑F and its projection.
+        mask: draws which frames are given.
+        rate: of learning.
+        silent: share of rows that are told no text.
+        given_seen: share of batches that are told the image embedding of the given frames, as the
+            modes do. That of another frame shows where a shape goes.
     """
     encoders: Encoders = frozen("text_encoder"), frozen("image_encoder")
     unet: Any = modules["interpolation"]
@@ -80,7 +89,8 @@ def _component(
         blur = data.uniform(count, 1, 1, 1, 1) * 0.05
         masked = (x0 + blur * torch.randn_like(x0)).clamp(-1, 1) * given
         extra = torch.cat([masked, 1 - given], 1)
-        told = conditions(data, modules, encoders, batch, _NAMES, silent)
+        seen = known.nonzero()[:, 0].float() if data.rng.random() < given_seen else None
+        told = conditions(data, modules, encoders, batch, _NAMES, silent, seen)
         return denoise_loss(
             data, x0, lambda x, t: unet(torch.cat([x, extra], 1), t, **told), 0.6, SHIFTED
         )
@@ -97,12 +107,12 @@ def interpolation_component() -> Component:
     modules["interpolation_text_proj"].load_state_dict(
         load_file(CHECKPOINT / "text_proj" / "model.safetensors")
     )
-    return _component(modules, _mostly_between, 0.0, 5e-4)
+    return _component(modules, _mostly_between, 5e-4)
 
 
 def given_component() -> Component:
-    """↑F once more, given frames of every kind; a third of the rows are told no text."""
+    """↑F once more, given frames of every kind; half of the rows are told no text."""
     modules = nn.ModuleDict({name: build(name) for name in _NAMES})
     for name, module in modules.items():
         module.load_state_dict(load_file(weights_file(name)))
-    return _component(modules, _varied, 0.33, 4e-4)
+    return _component(modules, _varied, 5e-4, silent=0.5, given_seen=0.8)

@@ -2,8 +2,8 @@
 
 CLIP and the prior see still pictures with text; decoder and super-resolution see stills first, then
 clips; interpolation is fine-tuned from the decoder (Make-A-Video, arXiv:2209.14792, section 3.4).
-Then it is trained once more on all that a user may give it. The committed weights of that come from
-two runs, of 540 steps with fewer clips that are given one frame, and of 250.
+Then it is trained once more on all that a user may give it; the committed weights had 790 steps of
+that with other shares of what is given before those that are listed here.
 `vae` and `unet` are the latent text-to-image model; its text encoder is the cascade's. LaVie's
 and Emu Video's networks start from it.
 
@@ -41,7 +41,7 @@ STEPS = {  # optimiser steps of a component; the second of a pair are on clips, 
     "prior": (2400,),
     "decoder": (700, 4600),
     "interpolation": (0, 1060),
-    "interpolation_given": (0, 790),  # the same network once more
+    "interpolation_given": (0, 4500),  # the same network once more
     "super_res_low": (1000, 800),
     "super_res_high": (3900,),
     "vae": (1200,),
