@@ -12,7 +12,8 @@ kept      dB of ↑F's own frames to the given ones, before these are put back
 put_back  the same after that, which is as levels of 0 to 255 are rounded
 new       dB of ↑F's other frames to the world's; blend: of a blend of the nearest given frames
 finished  the same of the video's frames of 192 x 192 pixels
-moves     percent of clips that move as the world's do, or as told, and stand still where these do
+moves     percent of clips that move as the world's do, or as told, and stand still where these do;
+          without a text, of those whose given frames show it: one may rest at a wall in them
 straight  percent whose shape goes one way, or nowhere
 shows     percent of videos of the given colour and shape
 
@@ -211,8 +212,13 @@ def _motion(small: Array, case: Case, asked: Asked, truth: Array) -> dict[str, b
     steps = np.linalg.norm(np.diff(path[start : end + 1 : 5], axis=0), axis=1).sum()
     straight = np.linalg.norm(path[end] - path[start]) > 0.7 * steps
     found = {"straight": bool(straight or steps < 2 * _STILL)}
-    if case.told or case.given not in ((), (0,)):
-        found["moves"] = _way(path[end] - path[start]) == _way(true[end] - true[start])
+    way = _way(true[end] - true[start])
+    told = case.told
+    if not told and len(case.given) > 1:
+        shown = true[list(case.given)]
+        told = _way(shown[-1] - shown[0]) == way
+    if told:
+        found["moves"] = _way(path[end] - path[start]) == way
     return found
 
 
