@@ -176,8 +176,8 @@ struct PlainAttentionKernel {
     if (kBlocks) sizes = {sizes[0] * sizes[1], sizes[2], sizes[3]};
     std::size_t bytes = sizeof(T);
     for (const std::int64_t size : sizes) bytes *= std::size_t(size);
-    return Ort::Value::CreateTensor(memory, const_cast<T*>(from), bytes, sizes.data(),
-                                    sizes.size(), kType<T>);
+    return Ort::Value::CreateTensor(memory, const_cast<T*>(from), bytes, sizes.data(), sizes.size(),
+                                    kType<T>);
   }
 
   std::string node;
@@ -219,7 +219,7 @@ extern "C" EDGEREEL_EXPORT OrtStatus* ORT_API_CALL RegisterCustomOps(OrtSessionO
     static const PlainAttentionOp<std::uint16_t> plain_half;
     static const NormOp<float> norm;
     static const NormOp<std::uint16_t> norm_half;
-    return std::vector<const OrtCustomOp*>{&attention, &attention_half, &plain,
-                                            &plain_half, &norm, &norm_half};
+    return std::vector<const OrtCustomOp*>{&attention,  &attention_half, &plain,
+                                           &plain_half, &norm,           &norm_half};
   });
 }

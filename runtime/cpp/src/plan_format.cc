@@ -88,8 +88,8 @@ static void read(const Json& json, const At& at, GraphSpec& out) {
               {need("file", out.file), need("inputs", out.inputs), need("outputs", out.outputs),
                may("weights", out.weights), may("golden", out.golden),
                may("precision", out.precision, kPrecisions), may("activations", out.activations),
-               may("activations_kernels", out.activations_kernels),
-               may("flops", out.flops), may("traffic", out.traffic)});
+               may("activations_kernels", out.activations_kernels), may("flops", out.flops),
+               may("traffic", out.traffic)});
 }
 
 static void read(const Json& json, const At& at, ScheduleSpec& out) {
