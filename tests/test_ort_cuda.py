@@ -75,6 +75,7 @@ def test_a_video_is_that_of_the_cpu(machine: Any, toy: Path) -> None:
     np.testing.assert_array_equal(cascade(PROMPT, seed=3).frames, expected)
     assert waits[0] == waits[1]
     assert video.metadata["backend"] == "ort-cuda"
+    assert not cascade._interpreter.backend.has_kernels  # those for a CPU
     options = {"device_id": "0", "user_compute_stream": "77", "enable_cuda_graph": "1"}
     assert machine.sessions and all(
         providers == [(PROVIDERS[0], options), PROVIDERS[1]] for providers in machine.sessions
