@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from edgereel import plan
-from edgereel.backends.ort import Ort
+from edgereel.backends.on_host import OnHost
 from edgereel_export.graph import Graph
 
 __all__ = ["TorchBackend", "TorchEngine", "not_exported"]
@@ -34,8 +34,8 @@ class TorchEngine:
             outputs[name][...] = tensor.numpy()
 
 
-class TorchBackend(Ort):
-    """The interpreter's backend in PyTorch; all but the graphs is the CPU backend's."""
+class TorchBackend(OnHost):
+    """The interpreter's backend in PyTorch; all but the graphs is as on the CPU."""
 
     name = "torch"
 
