@@ -172,16 +172,16 @@ def _plain(asked: Asked, name: str, module: nn.Module, feeds: dict[str, Array]) 
     """The first way of a work, exported as a user would, on ONNX Runtime's defaults."""
     import onnxruntime
 
+    providers = ["CUDAExecutionProvider"] if asked.device == "cuda" else []
+    if not set(providers) <= set(onnxruntime.get_available_providers()):
+        raise BackendUnavailable("this onnxruntime has no CUDA, that of extra ort-gpu has")
+    providers.append("CPUExecutionProvider")
     path = asked.folder / f"plain-{name}-{asked.frames}.onnx"
     if not path.is_file():
         _apart(_export_plain, asked, name, path)
     del module
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = asked.threads
-    providers = ["CUDAExecutionProvider"] if asked.device == "cuda" else []
-    if not set(providers) <= set(onnxruntime.get_available_providers()):
-        raise BackendUnavailable("this onnxruntime has no CUDA, that of extra ort-gpu has")
-    providers.append("CPUExecutionProvider")
     session = onnxruntime.InferenceSession(path, options, providers=providers)
     wanted = {tensor.name for tensor in session.get_inputs()}
 

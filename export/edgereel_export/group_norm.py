@@ -8,12 +8,13 @@ kernel and subtracts the mean first. TensorRT has a layer for the standard op.
 
 from __future__ import annotations
 
-import onnx
 import onnx_ir as ir
+
+from . import own_functions
 
 __all__ = ["BODY", "as_function", "as_standard"]
 
-_DOMAIN, _NAME, _STANDARD = "edgereel", "GroupNorm", "GroupNormalization"
+_NAME, _STANDARD = "GroupNorm", "GroupNormalization"
 BODY = """
 <domain: "edgereel", opset_import: ["" : 23]>
 GroupNorm <num_groups, epsilon> (x, scale, bias) => (y)
@@ -49,18 +50,13 @@ def as_function(model: ir.Model) -> None:
     """Makes every GroupNormalization a call of the function, in place."""
     found = [node for node in model.graph.all_nodes() if node.op_type == _STANDARD]
     for node in found:
-        node.domain, node.op_type, node.version = _DOMAIN, _NAME, None
+        node.domain, node.op_type, node.version = own_functions.DOMAIN, _NAME, None
         node.attributes.setdefault("epsilon", ir.AttrFloat32("epsilon", 1e-5))
         node.attributes.pop("stash_type", None)
     if found:
-        function = ir.serde.deserialize_function(onnx.parser.parse_function(BODY))
-        model.functions[function.identifier()] = function
-        model.opset_imports[_DOMAIN] = 1
+        own_functions.add(model, BODY)
 
 
 def as_standard(model: ir.Model) -> None:
     """Makes every call of the function a GroupNormalization again, in place."""
-    for node in model.graph.all_nodes():
-        if (node.domain, node.op_type) == (_DOMAIN, _NAME):
-            node.domain, node.op_type = "", _STANDARD
-    model.functions.pop((_DOMAIN, _NAME, ""), None)
+    own_functions.to_standard(model, _NAME, _STANDARD)

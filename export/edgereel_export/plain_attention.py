@@ -10,12 +10,13 @@ function is ONNX Runtime's own operator that works in blocks; without them it is
 
 from __future__ import annotations
 
-import onnx
 import onnx_ir as ir
+
+from . import own_functions
 
 __all__ = ["BODY", "as_function", "as_standard"]
 
-_DOMAIN, _NAME = "edgereel", "Attention"
+_NAME = "Attention"
 BODY = """
 <domain: "edgereel", opset_import: ["" : 23]>
 Attention (q, k, v) => (y)
@@ -30,20 +31,15 @@ def as_function(model: ir.Model) -> None:
     """Makes every Attention that is no more than that a call of the function, in place."""
     found = [node for node in model.graph.all_nodes() if _is_plain(node)]
     for node in found:
-        node.domain, node.version = _DOMAIN, None
+        node.domain, node.version = own_functions.DOMAIN, None
         node.attributes.clear()
     if found:
-        function = ir.serde.deserialize_function(onnx.parser.parse_function(BODY))
-        model.functions[function.identifier()] = function
-        model.opset_imports[_DOMAIN] = 1
+        own_functions.add(model, BODY)
 
 
 def as_standard(model: ir.Model) -> None:
     """Makes every call of the function the standard's Attention again, in place."""
-    for node in model.graph.all_nodes():
-        if (node.domain, node.op_type) == (_DOMAIN, _NAME):
-            node.domain = ""
-    model.functions.pop((_DOMAIN, _NAME, ""), None)
+    own_functions.to_standard(model, _NAME, _NAME)
 
 
 def _is_plain(node: ir.Node) -> bool:

@@ -16,14 +16,15 @@ need, and all of them need the same.
 
 from __future__ import annotations
 
-import onnx
 import onnx_ir as ir
 
 from edgereel.errors import EngineError
 
+from . import own_functions
+
 __all__ = ["body", "define"]
 
-_DOMAIN, _NAME = "edgereel", "TemporalAttention"
+_DOMAIN, _NAME = own_functions.DOMAIN, "TemporalAttention"
 _SHAPES = """
     one = Constant <value_ints = [1]> ()
     rest = Constant <value_ints = [-1]> ()
@@ -136,9 +137,7 @@ def define(model: ir.Model) -> None:
         )
     turned, biased, interleaved = kinds.pop()
     text = body(turned=turned, biased=biased, interleaved=interleaved)
-    function = ir.serde.deserialize_function(onnx.parser.parse_function(text))
-    model.functions[function.identifier()] = function
-    model.opset_imports[_DOMAIN] = 1
+    own_functions.add(model, text)
 
 
 def _kind(node: ir.Node) -> tuple[bool, bool, bool]:

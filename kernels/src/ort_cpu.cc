@@ -95,6 +95,8 @@ struct AttentionKernel {
 
 template <typename T>
 struct NormKernel {
+  static constexpr const char* kName = "GroupNorm";
+
   explicit NormKernel(const OrtKernelInfo* info) {
     Ort::ConstKernelInfo told(info);
     node = told.GetNodeName();
@@ -138,6 +140,7 @@ struct NormKernel {
 // every head as a row of its batch. In half precision, which that has not, by the standard's.
 template <typename T>
 struct PlainAttentionKernel {
+  static constexpr const char* kName = "Attention";
   static constexpr bool kBlocks = std::is_same_v<T, float>;
 
   explicit PlainAttentionKernel(const OrtKernelInfo* info)
@@ -184,24 +187,11 @@ struct PlainAttentionKernel {
   Ort::Op op{nullptr};
 };
 
-template <typename T>
-struct PlainAttentionOp : Ort::CustomOpBase<PlainAttentionOp<T>, PlainAttentionKernel<T>> {
-  void* CreateKernel(const OrtApi&, const OrtKernelInfo* info) const {
-    return new PlainAttentionKernel<T>(info);
-  }
-  const char* GetName() const { return "Attention"; }
-  std::size_t GetInputTypeCount() const { return 3; }
-  ONNXTensorElementDataType GetInputType(std::size_t) const { return kType<T>; }
-  std::size_t GetOutputTypeCount() const { return 1; }
-  ONNXTensorElementDataType GetOutputType(std::size_t) const { return kType<T>; }
-};
-
-template <typename T>
-struct NormOp : Ort::CustomOpBase<NormOp<T>, NormKernel<T>> {
-  void* CreateKernel(const OrtApi&, const OrtKernelInfo* info) const {
-    return new NormKernel<T>(info);
-  }
-  const char* GetName() const { return "GroupNorm"; }
+// An operator of three inputs and an output of one type.
+template <typename T, template <typename> class Kernel>
+struct ThreeInputOp : Ort::CustomOpBase<ThreeInputOp<T, Kernel>, Kernel<T>> {
+  void* CreateKernel(const OrtApi&, const OrtKernelInfo* info) const { return new Kernel<T>(info); }
+  const char* GetName() const { return Kernel<T>::kName; }
   std::size_t GetInputTypeCount() const { return 3; }
   ONNXTensorElementDataType GetInputType(std::size_t) const { return kType<T>; }
   std::size_t GetOutputTypeCount() const { return 1; }
@@ -215,10 +205,10 @@ extern "C" EDGEREEL_EXPORT OrtStatus* ORT_API_CALL RegisterCustomOps(OrtSessionO
   return edgereel::ort::add_operators(options, base, [] {
     static const AttentionOp<float, AttentionKernel<float>> attention;
     static const AttentionOp<std::uint16_t, AttentionKernel<std::uint16_t>> attention_half;
-    static const PlainAttentionOp<float> plain;
-    static const PlainAttentionOp<std::uint16_t> plain_half;
-    static const NormOp<float> norm;
-    static const NormOp<std::uint16_t> norm_half;
+    static const ThreeInputOp<float, PlainAttentionKernel> plain;
+    static const ThreeInputOp<std::uint16_t, PlainAttentionKernel> plain_half;
+    static const ThreeInputOp<float, NormKernel> norm;
+    static const ThreeInputOp<std::uint16_t, NormKernel> norm_half;
     return std::vector<const OrtCustomOp*>{&attention,  &attention_half, &plain,
                                            &plain_half, &norm,           &norm_half};
   });

@@ -28,6 +28,11 @@ class Costs:
     mode: Mode
     sizes_of: Callable[[Mode], Sizes]
 
+    def asked(self, mode: Mode) -> Asked:
+        """What the memory of a mode is predicted for, with Edgereel's kernels if they are here."""
+        sizes = [self.sizes_of(mode)] * len(mode.stages)
+        return Asked(self.plan, mode, sizes, kernels=kernel_library.path() is not None)
+
     def work(self, stage: Stage) -> str:
         """Arithmetic of all calls in a stage, and the bytes they move; "" if nothing is known."""
         sizes = self.sizes_of(self.mode)
@@ -57,9 +62,7 @@ class Costs:
                     continue
                 changed = replace(param, default=number)
                 mode = replace(self.mode, params={**self.mode.params, window.size.param: changed})
-                known = [self.sizes_of(mode)] * len(mode.stages)
-                asked = Asked(self.plan, mode, known, kernels=kernel_library.path() is not None)
-                total = stage_peaks(asked)[index].total
+                total = stage_peaks(self.asked(mode))[index].total
                 found.append((number, size(total)))
             rows = [(f"--{window.size.param.replace('_', '-')}", *(str(n) for n, _ in found))]
             rows.append(("peak memory", *(told for _, told in found)))

@@ -1,9 +1,9 @@
 """A plan as text: what can be set, what runs in which order, and its size in files and bytes."""
 
-from edgereel import cli_flags, kernel_library
+from edgereel import cli_flags
 from edgereel.cli_costs import Costs
 from edgereel.cli_table import size, table
-from edgereel.memory import Asked, Peak, open_symbols, spec_bytes, stage_peaks, writes
+from edgereel.memory import Peak, open_symbols, spec_bytes, stage_peaks, writes
 from edgereel.plan import (
     Denoise,
     GraphSpec,
@@ -67,9 +67,8 @@ def _stages(plan: Plan, mode: Mode) -> list[str]:
     """Every stage with its ops, the values they make, and the memory it is predicted to take."""
     sizes = _symbols(mode)
     lines = []
-    asked = Asked(plan, mode, [sizes] * len(mode.stages), kernels=kernel_library.path() is not None)
-    peaks, low = (stage_peaks(asked, low_vram=low) for low in (False, True))
     costs = Costs(plan, mode, _symbols)
+    peaks, low = (stage_peaks(costs.asked(mode), low_vram=low) for low in (False, True))
     for (number, stage), peak in zip(enumerate(mode.stages, 1), peaks, strict=True):
         chunks = "" if stage.each is None else f", {_chunks(mode, stage)}"
         work = costs.work(stage)

@@ -34,9 +34,8 @@ class OrtCuda(OnDevice, ort.Ort):
     provider = _CUDA
 
     def __init__(self, plan: Plan, threads: int | None = None, kernels: bool = True) -> None:
-        super().__init__(plan, threads, kernels)
+        super().__init__(plan, threads, kernels=False)  # those for a CPU
         self._kernels = kernel_library.path(cuda=True) if kernels else None
-        self.has_kernels = False  # of those for a CPU
         self._take_memory()
 
     @classmethod
