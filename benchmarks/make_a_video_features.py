@@ -42,7 +42,7 @@ from shapes_truth import PROMPTS, Asked, drawn, scene
 from tqdm import tqdm
 
 from edgereel import Cancelled, Cascade, EdgereelError, load
-from edgereel.interpreter import Progress
+from edgereel.running import Progress
 from edgereel_export.shapes import captions
 
 __all__ = ["main"]

@@ -23,7 +23,7 @@ from edgereel import (
     plan,
     weights,
 )
-from edgereel.interpreter import Progress
+from edgereel.running import Progress
 
 TOY = str(Path(__file__).parent / "data" / "toy")
 ORT = ["--backend", "ort"]  # the reference, also on a machine with a GPU

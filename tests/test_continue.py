@@ -29,8 +29,8 @@ import edgereel
 from edgereel import cli, cli_progress, video
 from edgereel.backends import ort
 from edgereel.errors import InputError, OutputError
-from edgereel.interpreter import Progress
 from edgereel.noise import normal
+from edgereel.running import Progress
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 

@@ -17,7 +17,7 @@ READING_PATH = [
     "runtime/edgereel/pipeline.py",
     "tests/data/toy/plan.json",
     "runtime/edgereel/plan.py",
-    "runtime/edgereel/interpreter.py",
+    "runtime/edgereel/running.py",
     "runtime/edgereel/schedule.py",
     "runtime/edgereel/backends/ort.py",
     "runtime/edgereel/video.py",

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgereel.errors import InputError
-from edgereel.interpreter import Progress
 from edgereel.params import ParamValue
 from edgereel.plan import IntParam, Mode, Plan, VideoParam
+from edgereel.running import Progress
 
 __all__ = ["count", "next_values", "of_all", "picture"]
 

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from edgereel import backends, continuing
 from edgereel import plan as plans
 from edgereel.errors import EngineError, InputError
-from edgereel.interpreter import Interpreter, Progress
+from edgereel.interpreter import Interpreter
 from edgereel.params import ParamValue, fill_params
+from edgereel.running import Progress
 
 __all__ = ["Cascade", "Progress", "Video", "load"]
 
