@@ -119,11 +119,15 @@ def _graphs(work: str) -> dict[str, Graph]:
 
 
 def _feeds(asked: Asked, name: str) -> dict[str, Array]:
-    """Inputs of a step by name, in the order of the network's; of shapes, its reference inputs."""
+    """Inputs of a step by name, in the order of the network's; of shapes, its reference inputs.
+
+    But prev and noise are zero, as a loop begins.
+    """
     if asked.work == "shapes":
         spec = _specs(asked)[name]
         with np.load(asked.folder / str(spec.golden)) as golden:
-            return {key: golden[f"in.{key}"] for key in spec.inputs}
+            feeds = {key: golden[f"in.{key}"] for key in spec.inputs}
+        return feeds | {key: 0 * feeds[key] for key in ("prev", "noise") if key in feeds}
     network = NETWORKS[asked.work]
     frames = 8 if asked.work == "sd15" else network.size[0]
     return full_size.feeds(network, asked.frames or frames)

@@ -109,3 +109,17 @@ def test_peers_take_turns(peers: Any, capsys: pytest.CaptureFixture[str], tmp_pa
         told = last(capsys)["works"]["small"]
         assert "no CUDA GPU" in told["trt"]["cannot"]
         assert all("cannot" in one for one in told.values())
+
+
+def test_peers_of_the_trained_cascade(
+    peers: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of its smallest network, whose step reads what the one before predicted."""
+    import peers_ways
+
+    monkeypatch.setattr(peers_ways, "_SHAPES", ("prior",))
+    skip = [w for way in ("torch.compile", "plain export", "openvino") for w in ("--skip", way)]
+    words = ["shapes", "--steps", "2", "--work", str(tmp_path), "--skip", "openvino-bf16", *skip]
+    assert peers.main(words) == 0
+    told = last(capsys)["works"]["shapes"]
+    assert told["ort"]["psnr_db"] > 110
