@@ -39,7 +39,7 @@ from shapes_results import Record, Results
 from shapes_truth import PROMPTS, Asked, altered_clips, misread, true_clips
 from tqdm import tqdm
 
-from edgereel import EdgereelError, Video, cli_flags, files, load
+from edgereel import EdgereelError, Video, cli_options, files, load
 from edgereel_export.shapes import captions
 
 __all__ = ["Job", "Maker", "jobs", "main", "result_key", "run", "self_test"]
@@ -82,12 +82,12 @@ class Maker:
 
     def __init__(self, folder: str, words: Sequence[str]) -> None:
         self._words = (folder, *words)
-        options, _ = cli_flags.generate_options(self._line(Job("", 0, PROMPTS[0], "-"), "a.mp4"))
+        options, _ = cli_options.generate_options(self._line(Job("", 0, PROMPTS[0], "-"), "a.mp4"))
         self._cascade = load(options.folder, backend=options.backend, threads=options.threads)
 
     def make(self, job: Job, path: Path) -> tuple[Video, float]:
         """The video, also written to `path`, and the seconds of both."""
-        options, given = cli_flags.generate_options(self._line(job, str(path)))
+        options, given = cli_options.generate_options(self._line(job, str(path)))
         started = time.monotonic()
         clip = self._cascade(mode=options.mode, noise=options.noise, params=given)
         clip.save(options.output)
@@ -112,7 +112,7 @@ class Maker:
         }
 
     def _line(self, job: Job, path: str) -> list[str]:
-        return cli_flags.dashed(
+        return cli_options.dashed(
             [*self._words, f"--prompt={job.prompt}", f"--seed={job.seed}", f"--output={path}"]
         )
 

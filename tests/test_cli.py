@@ -17,6 +17,7 @@ from edgereel import (
     cli,
     cli_doctor,
     cli_flags,
+    cli_options,
     cli_progress,
     kernel_library,
     noise,
@@ -369,7 +370,7 @@ def test_a_bug_is_called_one(monkeypatch: pytest.MonkeyPatch, capsys: Out) -> No
 
 def test_values_have_the_type_of_their_param(toy: plan.Plan) -> None:
     _, mode = cli_flags.pick_mode(toy, None)
-    parser = cli_flags.Parser("test")
+    parser = cli_options.Parser("test")
     cli_flags.add_flags(parser, "video", mode)
     parsed = parser.parse_args(["-p", "7", "--seed", "18446744073709551615", "--fps", "8"])
     given = cli_flags.values(mode, parsed, ["steps=4", "unknown=5"])

@@ -86,7 +86,7 @@ def test_every_make_target_and_extra_shown_exists(name: str) -> None:
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
 def test_every_flag_of_build_py_shown_exists(name: str) -> None:
     shown = [line for line in code(text_of(name)) if "build.py" in line]
-    known = text_of("export/edgereel_export/cli.py") if shown else ""
+    known = text_of("export/edgereel_export/cli_options.py") if shown else ""
     for line in shown:
         for flag in re.findall(r"\s(--[a-z][\w-]*)", line):
             assert f'"{flag}"' in known, line

@@ -22,7 +22,7 @@ from edgereel import (
     cli_bench,
     cli_doctor,
     cli_explain,
-    cli_flags,
+    cli_options,
     cli_progress,
     cli_table,
     cli_verify,
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def generate(words: Sequence[str]) -> int:
     """`edgereel generate DIR -p PROMPT -o FILE`: flags become cascade calls and one file."""
-    options, given = cli_flags.generate_options(words)
+    options, given = cli_options.generate_options(words)
     if options.help is not None:
         print(options.help)
         return 0
@@ -74,7 +74,7 @@ def generate(words: Sequence[str]) -> int:
     if options.metadata is not None:
         files.check_place(Path(options.metadata))
     started = time.monotonic()
-    cascade = cli_flags.load(options)
+    cascade = cli_options.load(options)
     if not options.quiet:
         print(f"backend {cascade.reason}", file=sys.stderr)
     shown = options.progress or (sys.stderr.isatty() and not options.quiet)
@@ -141,7 +141,7 @@ def _write_metadata(made: list[dict[str, Any]], options: argparse.Namespace) -> 
 
 def explain(words: Sequence[str]) -> int:
     """`edgereel explain DIR`: the plan as text."""
-    parser = cli_flags.Parser("edgereel explain", description="Show what a cascade computes.")
+    parser = cli_options.Parser("edgereel explain", description="Show what a cascade computes.")
     parser.add_argument("folder", metavar="DIR", help="the cascade folder")
     parser.add_argument("--mode", help="the mode to show (default: the first)")
     options = parser.parse_args(words)
@@ -151,7 +151,7 @@ def explain(words: Sequence[str]) -> int:
 
 def doctor(words: Sequence[str]) -> int:
     """`edgereel doctor`: what this machine has, what will work, what to install."""
-    parser = cli_flags.Parser("edgereel doctor", description="Show what will work here.")
+    parser = cli_options.Parser("edgereel doctor", description="Show what will work here.")
     parser.parse_args(words)
     print("\n".join(cli_table.table(cli_doctor.doctor(), indent="")))
     return 0
@@ -201,7 +201,7 @@ def _command(words: Sequence[str]) -> int:
             "`edgereel -h` says what each one does."
         )
     with _terminable():
-        return COMMANDS[words[0]](cli_flags.dashed(words[1:]))
+        return COMMANDS[words[0]](cli_options.dashed(words[1:]))
 
 
 @contextmanager

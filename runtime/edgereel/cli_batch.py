@@ -12,7 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from pathlib import Path
 
-from edgereel import batch, batch_ray, cli_flags, pipeline
+from edgereel import batch, batch_ray, cli_options, pipeline
 from edgereel.cli_progress import clock
 from edgereel.errors import EngineError, InputError
 from edgereel.files import all_or_nothing, check_place
@@ -62,8 +62,8 @@ def run(words: Sequence[str]) -> int:
 
 
 def _options(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, object]]:
-    """The options, with `help` as in cli_flags, and the params of all clips."""
-    parser = cli_flags.cascade_parser(
+    """The options, with `help` as in cli_options, and the params of all clips."""
+    parser = cli_options.cascade_parser(
         "batch",
         "DIR PROMPTS --out DIR [options]",
         "Make a clip for every prompt of a file. Engines stay loaded; a clip that cannot be made "
@@ -84,7 +84,7 @@ def _options(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, object
     add("--gpus", type=float, default=0, metavar="N",
         help="GPUs of each worker of a Ray cluster (default 0)")  # fmt: skip
     add("--quiet", action="store_true", help="no line per clip")
-    options, given = cli_flags.cascade_options(parser, words)
+    options, given = cli_options.cascade_options(parser, words)
     if options.help is None:
         for what, value in (("PROMPTS", options.prompts), ("--out", options.out)):
             if value is None:
@@ -104,15 +104,15 @@ def _outcomes(
         options.folder, options.out = (
             str(Path(p).resolve()) for p in (options.folder, options.out)
         )
-        yield from batch_ray.outcomes(todo, options, cli_flags.load, _make)
+        yield from batch_ray.outcomes(todo, options, cli_options.load, _make)
         return
     if options.workers == 1:
-        cascade = cli_flags.load(options)
+        cascade = cli_options.load(options)
         yield from (_make(options, clip, cascade) for clip in todo)
         return
     if options.threads is None:
         options.threads = max((os.cpu_count() or 1) // options.workers, 1)
-    cli_flags.load(options)  # what is wrong with it is said here, once
+    cli_options.load(options)  # what is wrong with it is said here, once
     context = multiprocessing.get_context("spawn")  # ONNX Runtime does not survive a fork
     pool = ProcessPoolExecutor(options.workers, context, _start, (options,))
     try:
@@ -129,7 +129,7 @@ def _outcomes(
 
 def _start(options: argparse.Namespace) -> None:
     global _loaded
-    _loaded = cli_flags.load(options)
+    _loaded = cli_options.load(options)
 
 
 def _make(

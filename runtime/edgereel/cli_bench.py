@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgereel import __version__, bench, cli_flags, host_memory, plan
+from edgereel import __version__, bench, cli_flags, cli_options, host_memory, plan
 from edgereel.backends.trt_library import device
 from edgereel.cli_table import size, table
 from edgereel.errors import InputError
@@ -50,8 +50,8 @@ def run(words: Sequence[str]) -> int:
 
 
 def _options(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, object]]:
-    """The options, with `help` as in cli_flags, and the params of the call."""
-    parser = cli_flags.cascade_parser(
+    """The options, with `help` as in cli_options, and the params of the call."""
+    parser = cli_options.cascade_parser(
         "bench",
         "DIR [options]",
         "Measure how long a cascade takes: percentiles of warm runs by stage, and the first run "
@@ -68,7 +68,7 @@ def _options(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, object
     add("--baseline", metavar="OPTIONS", help="options that differ, in quotation marks, or another "
         "cascade folder with options: '--no-kernels', 'engines/other --steps 8'")  # fmt: skip
     add("--quiet", action="store_true", help="no progress")
-    options, given = cli_flags.cascade_options(parser, words)
+    options, given = cli_options.cascade_options(parser, words)
     if options.help is None:
         for name in ("warmup", "duration"):
             if getattr(options, name) < 0:
@@ -108,7 +108,7 @@ def _other(words: Sequence[str], options: argparse.Namespace) -> list[str]:
 def _setting(name: str, options: argparse.Namespace, given: dict[str, object]) -> bench.Setting:
     _, mode = cli_flags.pick_mode(plan.load(options.folder), options.mode)
     params = cli_flags.with_prompt(mode, given)
-    return bench.Setting(name, partial(cli_flags.load, options), options.mode, params)
+    return bench.Setting(name, partial(cli_options.load, options), options.mode, params)
 
 
 def _percentiles(text: str) -> list[float]:

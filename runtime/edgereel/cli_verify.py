@@ -11,6 +11,7 @@ from edgereel import (
     checks,
     cli_doctor,
     cli_flags,
+    cli_options,
     cli_progress,
     pipeline,
     plan,
@@ -33,7 +34,7 @@ def run(words: Sequence[str]) -> int:
     for place in (options.json, options.html, options.save_golden):
         if place is not None:
             check_place(Path(place))
-    cascade = cli_flags.load(options)
+    cascade = cli_options.load(options)
     names = _names(options.graph, cascade.plan)
     golden = _golden(options, given, cascade) if names is None and options.run else None
     print(f"graphs, backend {cascade.reason}", file=sys.stderr)
@@ -58,8 +59,8 @@ def run(words: Sequence[str]) -> int:
 
 
 def _options(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, object]]:
-    """The options, with `help` as in cli_flags, and the params of the run."""
-    parser = cli_flags.cascade_parser(
+    """The options, with `help` as in cli_options, and the params of the run."""
+    parser = cli_options.cascade_parser(
         "verify",
         "DIR [options]",
         "Check that a cascade is right on this machine: every graph on its reference inputs, then "
@@ -78,7 +79,7 @@ def _options(words: Sequence[str]) -> tuple[argparse.Namespace, dict[str, object
     one.add_argument("--golden", metavar="FILE", help="compare with the run in this file instead")
     one.add_argument("--save-golden", metavar="FILE.npz", help="keep the run compared with, for "
                      "--golden where that takes long; a video given must be there too")  # fmt: skip
-    return cli_flags.cascade_options(parser, words)
+    return cli_options.cascade_options(parser, words)
 
 
 def _names(asked: Sequence[str] | None, of: plan.Plan) -> Sequence[str] | None:
