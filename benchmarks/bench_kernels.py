@@ -3,10 +3,11 @@
     python benchmarks/bench_kernels.py
     python benchmarks/bench_kernels.py --threads 1 --rounds 20
 
-Per shape, in turn and again: attention over frames (or a group norm) by the kernel in ONNX Runtime,
-by its definition there, by PyTorch with what stands around it (turning, bias, transposes), by
-PyTorch's scaled_dot_product_attention alone on tensors that lie as it wants them, and a copy of as
-many bytes as the kernel has to read and write. The time of each is the least of all rounds.
+Per shape, in turn and again: attention over frames (or within them, to a text, or a group norm) by
+the kernel in ONNX Runtime, by its definition there, by PyTorch with what stands around it (turning,
+bias, transposes), by PyTorch's scaled_dot_product_attention alone on tensors that lie as it wants
+them, and a copy of as many bytes as the kernel has to read and write. The time of each is the least
+of all rounds.
 
 Where there is a CUDA GPU and the kernels were built with CUDA, the same of attention there, in both
 precisions, timed by CUDA events on recorded graphs, without ONNX Runtime.
@@ -36,7 +37,7 @@ from tqdm import tqdm
 
 from edgereel import kernel_library
 from edgereel.backends.ort import session_options
-from edgereel_export import group_norm, temporal_attention
+from edgereel_export import group_norm, plain_attention, temporal_attention
 from edgereel_export.modules.frame_attention import Turns, attend_frames
 
 __all__ = ["main"]
@@ -66,6 +67,11 @@ _ATTENTIONS = {
     "shapes decoder, 16 x 16": _Attention(2, 16, 256, 96, 6, 16, False),
     "shapes LaVie, 8 x 8": _Attention(2, 16, 64, 64, 2, 32),
 }
+_PLAIN = {  # rows, heads, places, places that are looked at, channels of a head
+    "within 4 frames, LaVie base, 40 x 64": (4, 8, 2560, 2560, 40),
+    "within 32 frames, LaVie base, 20 x 32": (32, 8, 640, 640, 80),
+    "of 32 frames to a text, LaVie base, 40 x 64": (32, 8, 2560, 77, 40),
+}
 _NORMS = {  # rows, channels, frames, pixels: all frames of a row together; 32 groups
     "LaVie base, 40 x 64": (2, 320, 16, 2560),
     "LaVie base, 10 x 16": (2, 1280, 16, 160),
@@ -88,6 +94,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     found: list[dict[str, Any]] = []
     makers = [("attention", k, lambda s=s: _attention(s, options.threads))  # type: ignore[misc]
               for k, s in _ATTENTIONS.items()]  # fmt: skip
+    makers += [("attention", k, lambda s=s: _plain(s, options.threads))  # type: ignore[misc]
+               for k, s in _PLAIN.items()]  # fmt: skip
     makers += [("group norm", k, lambda s=s: _norm(s, options.threads))  # type: ignore[misc]
                for k, s in _NORMS.items()]  # fmt: skip
     for what, name, make in tqdm(makers, unit="shape"):
@@ -176,6 +184,23 @@ def _attention(shape: _Attention, threads: int) -> tuple[Runs, int]:
     runs["PyTorch"] = lambda: attend_frames(told, heads, turns, bias)
     runs["SDPA alone"] = lambda: F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     return _with_copy(runs, qkv.nbytes + out.nbytes)
+
+
+def _plain(shape: tuple[int, int, int, int, int], threads: int) -> tuple[Runs, int]:
+    """As _attention, of attention without a mask."""
+    rng = np.random.default_rng(0)
+    rows, heads, places, others, width = shape
+    sizes = {"q": places, "k": others, "v": others}
+    feeds = {
+        name: rng.standard_normal((rows, heads, size, width), np.float32)
+        for name, size in sizes.items()
+    }
+    node = onnx.helper.make_node("Attention", list(feeds), ["out"], domain="edgereel")
+    out = np.empty_like(feeds["q"])
+    runs = _in_onnx_runtime(node, plain_attention.BODY, feeds, out, threads)
+    q, k, v = (torch.from_numpy(feed) for feed in feeds.values())
+    runs["SDPA alone"] = lambda: F.scaled_dot_product_attention(q, k, v)
+    return _with_copy(runs, sum(feed.nbytes for feed in feeds.values()) + out.nbytes)
 
 
 def _norm(shape: tuple[int, ...], threads: int) -> tuple[Runs, int]:

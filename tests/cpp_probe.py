@@ -129,6 +129,11 @@ class Probe:
             raise Refused(int(answer[1]), content.decode(errors="replace"))
         return content
 
+    def memory(self, name: str) -> int:
+        """Bytes of its VmRSS, or VmHWM, the most of that so far."""
+        lines = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
+        return int(dict(line.split(":", 1) for line in lines)[name].split()[0]) * 1024
+
     def close(self) -> tuple[int, str]:
         """Its exit code, and what the sanitizers wrote."""
         _, told = self._process.communicate(timeout=60)

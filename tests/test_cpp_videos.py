@@ -6,6 +6,7 @@ Alone: `pytest tests/test_cpp_videos.py`. Videos may differ by one level of 255:
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -257,3 +258,32 @@ def test_two_threads(cpp: Probe, tmp_path: Path, alone: str) -> None:
     for seed, answer in zip((1, 2), (rest[: int(length)], rest[int(length) :]), strict=True):
         frames = python(TOY)("a", seed=seed).frames
         assert np.abs(Made(answer).frames.astype(int) - frames).max() <= 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+def test_scratch_of_graphs_is_given_back(
+    cpp: Probe, edit_cascade: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of over 100 MB that graphs take while they run, nothing is held after their stage.
+
+    In a program of its own, whose sanitizers give freed memory back at once.
+    """
+
+    def larger(plan: dict[str, Any]) -> None:
+        for side in ("height", "width"):
+            plan["modes"]["paint"]["params"][side]["max"] = 512
+
+    monkeypatch.setenv("ASAN_OPTIONS", "quarantine_size_mb=0")
+    probe = Probe(cpp_probe.built() / "probe")
+    folder = edit_cascade(TRACE, larger)
+
+    def generate(size: int) -> None:
+        given = {"frames": 16, "height": size, "width": size, "frames_at_once": 16, "steps": 1}
+        probe.ask("generate", **cpp_probe.call(folder, given, tmp_path))
+
+    generate(16)
+    before = probe.memory("VmRSS")
+    generate(512)
+    assert probe.memory("VmHWM") - before > 100e6
+    assert probe.memory("VmRSS") - before < 20e6
+    assert probe.close()[0] == 0
