@@ -111,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except EdgereelError as error:
         print(f"make_a_video_features.py: error: {error}", file=sys.stderr)
         return 2
-    if options.sheet is not None:
+    if options.sheet is not None and strips:
         Image.fromarray(np.concatenate(strips)).save(options.sheet)
     print(json.dumps({"features": found, "machine": machine(), "command": " ".join(sys.argv)}))
     return 0

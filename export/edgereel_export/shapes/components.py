@@ -7,25 +7,25 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .captions import plain
-from .conditions import SHIFTED, conditions, encoded
+from .conditions import encoded
 from .data import Data
+from .decoder import decoder_component, told_component
 from .emu import emu_image_component, emu_interpolation_component, emu_video_component
 from .interpolation import given_component, interpolation_component
 from .latent import unet_component, vae_component
 from .lavie import base_component
 from .lavie import interpolation_component as lavie_interpolation_component
 from .losses import COSINE, Component, denoise_loss, frozen
-from .networks import LENGTH, build
+from .networks import LENGTH, build, weights_file
 from .upscaling import upscaler_vae_component, vsr_component
 from .world import COLOURS, FRAMES, MOTIONS, SHAPES, Scenes, draw, sample_scenes
 
 __all__ = ["COMPONENTS", "Component"]
-
-KNOWN = torch.arange(0, FRAMES, 5)  # frames of the 76 that the decoder draws
 
 
 def _bicubic(x: Tensor, scale: int) -> Tensor:
@@ -121,24 +121,6 @@ def prior_component() -> Component:
     return Component(nn.ModuleDict({"prior": prior}), loss)
 
 
-def decoder_component() -> Component:
-    """D^t: stills first, then 16-frame clips at a frame rate told to the network."""
-    modules = nn.ModuleDict({name: build(name) for name in ("decoder", "text_proj")})
-    encoders = frozen("text_encoder"), frozen("image_encoder")
-
-    def loss(data: Data, progress: float, clips: bool) -> Tensor:
-        count = 8 if clips else 64
-        batch = data.scenes(count, data.fps(count, progress) if clips else None)
-        frames = KNOWN.float() if clips else data.uniform(count, 1) * (FRAMES - 1)
-        x0 = draw(batch[0], frames, 16, 4)
-        told = conditions(data, modules, encoders, batch, ("decoder", "text_proj"))
-        unet = modules["decoder"]
-        power = 0.6 if clips else 1.0
-        return denoise_loss(data, x0, lambda x, t: unet(x, t, **told), power, SHIFTED)
-
-    return Component(modules, loss)
-
-
 def _degrade(data: Data, low: Tensor) -> Tensor:
     """A low-resolution condition with the small errors of a generated one."""
     level = data.uniform(len(low), 1, 1, 1, 1) * 0.08
@@ -164,8 +146,17 @@ def super_res_low_component() -> Component:
 
 def super_res_high_component() -> Component:
     """SR_h, 64 -> 192 pixels per frame, on crops of 96."""
-    unet = build("super_res_high")
+    return _super_res_high(build("super_res_high"), 0.7, 1e-3)
 
+
+def few_steps_component() -> Component:
+    """SR_h once more, mostly at the noise that its two steps begin with."""
+    unet = build("super_res_high")
+    unet.load_state_dict(load_file(weights_file("super_res_high")))
+    return _super_res_high(unet, 0.4, 5e-4)
+
+
+def _super_res_high(unet: nn.Module, power: float, rate: float) -> Component:
     def loss(data: Data, progress: float, clips: bool) -> Tensor:
         count, crop = 10, 96
         scenes = sample_scenes(count, data.rng)
@@ -174,9 +165,9 @@ def super_res_high_component() -> Component:
         both = torch.cat([x0, condition], 1)
         y, x = (int(data.rng.integers(192 - crop + 1)) for _ in range(2))
         x0, condition = both[..., y : y + crop, x : x + crop].chunk(2, dim=1)
-        return denoise_loss(data, x0, lambda x, t: unet(torch.cat([x, condition], 1), t), 0.7)
+        return denoise_loss(data, x0, lambda x, t: unet(torch.cat([x, condition], 1), t), power)
 
-    return Component(nn.ModuleDict({"super_res_high": unet}), loss)
+    return Component(nn.ModuleDict({"super_res_high": unet}), loss, rate)
 
 
 COMPONENTS: dict[str, Callable[[], Component]] = {
@@ -184,9 +175,11 @@ COMPONENTS: dict[str, Callable[[], Component]] = {
     "prior": prior_component,
     "decoder": decoder_component,
     "interpolation": interpolation_component,
+    "decoder_told": told_component,
     "interpolation_given": given_component,
     "super_res_low": super_res_low_component,
     "super_res_high": super_res_high_component,
+    "super_res_high_few": few_steps_component,
     "vae": vae_component,
     "unet": unet_component,
     "lavie_base": base_component,

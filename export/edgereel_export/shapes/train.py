@@ -2,8 +2,9 @@
 
 CLIP and the prior see still pictures with text; decoder and super-resolution see stills first, then
 clips; interpolation is fine-tuned from the decoder (Make-A-Video, arXiv:2209.14792, section 3.4).
-Then it is trained once more on all that a user may give it; the committed weights had 790 steps of
-that with other shares of what is given before those that are listed here.
+Then decoder and interpolation are trained once more on all that a user may give them, and the last
+super-resolution on the noise that its few steps begin with. Of the committed weights, interpolation
+had 790 steps with other shares of what is given before those that are listed here.
 `vae` and `unet` are the latent text-to-image model; its text encoder is the cascade's. LaVie's
 and Emu Video's networks start from it.
 
@@ -41,9 +42,11 @@ STEPS = {  # optimiser steps of a component; the second of a pair are on clips, 
     "prior": (2400,),
     "decoder": (700, 4600),
     "interpolation": (0, 1060),
-    "interpolation_given": (0, 4500),  # the same network once more
+    "decoder_told": (0, 3600),  # the decoder once more
+    "interpolation_given": (0, 4500),  # and interpolation
     "super_res_low": (1000, 800),
     "super_res_high": (3900,),
+    "super_res_high_few": (2400,),  # and the one before
     "vae": (1200,),
     "unet": (4000,),
     "lavie_base": (1000, 7800),  # small pictures, then larger ones
