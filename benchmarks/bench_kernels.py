@@ -23,7 +23,7 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import gpu_kernels
@@ -92,14 +92,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     torch.set_num_threads(options.threads)
     found: list[dict[str, Any]] = []
-    makers = [("attention", k, lambda s=s: _attention(s, options.threads))  # type: ignore[misc]
-              for k, s in _ATTENTIONS.items()]  # fmt: skip
-    makers += [("attention", k, lambda s=s: _plain(s, options.threads))  # type: ignore[misc]
-               for k, s in _PLAIN.items()]  # fmt: skip
-    makers += [("group norm", k, lambda s=s: _norm(s, options.threads))  # type: ignore[misc]
-               for k, s in _NORMS.items()]  # fmt: skip
-    for what, name, make in tqdm(makers, unit="shape"):
-        runs, size = make()
+    kinds: list[tuple[str, Callable[..., tuple[Runs, int]], Mapping[str, Any]]] = [
+        ("attention", _attention, _ATTENTIONS),
+        ("attention", _plain, _PLAIN),
+        ("group norm", _norm, _NORMS),
+    ]
+    cases = [
+        (what, name, make, shape) for what, make, shapes in kinds for name, shape in shapes.items()
+    ]
+    for what, name, make, shape in tqdm(cases, unit="shape"):
+        runs, size = make(shape, options.threads)
         found.append({"what": what, "shape": name, "bytes": size, **_least(runs, options.rounds)})
     found += _on_gpu(options.rounds)
     print(_table(found))

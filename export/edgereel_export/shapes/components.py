@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,8 +19,8 @@ from .interpolation import given_component, interpolation_component
 from .latent import unet_component, vae_component
 from .lavie import base_component
 from .lavie import interpolation_component as lavie_interpolation_component
-from .losses import COSINE, Component, denoise_loss, frozen
-from .networks import LENGTH, build, weights_file
+from .losses import COSINE, Component, denoise_loss, frozen, trained
+from .networks import LENGTH, build
 from .upscaling import upscaler_vae_component, vsr_component
 from .world import COLOURS, FRAMES, MOTIONS, SHAPES, Scenes, draw, sample_scenes
 
@@ -151,9 +150,7 @@ def super_res_high_component() -> Component:
 
 def few_steps_component() -> Component:
     """SR_h once more, mostly at the noise that its two steps begin with."""
-    unet = build("super_res_high")
-    unet.load_state_dict(load_file(weights_file("super_res_high")))
-    return _super_res_high(unet, 0.4, 5e-4)
+    return _super_res_high(trained("super_res_high"), 0.4, 5e-4)
 
 
 def _super_res_high(unet: nn.Module, power: float, rate: float) -> Component:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from .conditions import SHIFTED, Encoders, conditions
 from .data import Data
-from .losses import Component, denoise_loss, frozen
-from .networks import build, weights_file
+from .losses import Component, denoise_loss, frozen, trained
+from .networks import build
 from .world import FRAMES, draw
 
 __all__ = ["decoder_component", "told_component"]
@@ -24,15 +21,13 @@ def decoder_component() -> Component:
     """D^t: stills first, then 16-frame clips at a frame rate told to the network."""
     modules = nn.ModuleDict({name: build(name) for name in _NAMES})
     encoders: Encoders = frozen("text_encoder"), frozen("image_encoder")
-    unet: Any = modules["decoder"]
 
     def loss(data: Data, progress: float, clips: bool) -> Tensor:
         count = 8 if clips else 64
         batch = data.scenes(count, data.fps(count, progress) if clips else None)
-        x0 = draw(batch[0], _KNOWN if clips else data.uniform(count, 1) * (FRAMES - 1), 16, 4)
+        frames = _KNOWN if clips else data.uniform(count, 1) * (FRAMES - 1)
         told = conditions(data, modules, encoders, batch, _NAMES)
-        power = 0.6 if clips else 1.0
-        return denoise_loss(data, x0, lambda x, t: unet(x, t, **told), power, SHIFTED)
+        return _loss(data, modules, draw(batch[0], frames, 16, 4), told, 0.6 if clips else 1.0)
 
     return Component(modules, loss)
 
@@ -42,20 +37,23 @@ def told_component() -> Component:
 
     Half of the batches are told the mean image embedding of many frames, as of a given video.
     """
-    modules = nn.ModuleDict({name: build(name) for name in _NAMES})
-    for name, module in modules.items():
-        module.load_state_dict(load_file(weights_file(name)))
+    modules = nn.ModuleDict({name: trained(name) for name in _NAMES})
     encoders: Encoders = frozen("text_encoder"), frozen("image_encoder")
-    unet: Any = modules["decoder"]
 
     def loss(data: Data, progress: float, clips: bool) -> Tensor:
         batch = data.scenes(8)
-        x0 = draw(batch[0], _KNOWN, 16, 4)
         seen = _looked_at(data) if data.rng.random() < 0.5 else None
         told = conditions(data, modules, encoders, batch, _NAMES, silent=0.3, seen=seen)
-        return denoise_loss(data, x0, lambda x, t: unet(x, t, **told), 0.6, SHIFTED)
+        return _loss(data, modules, draw(batch[0], _KNOWN, 16, 4), told, 0.6)
 
     return Component(modules, loss, 5e-4)
+
+
+def _loss(
+    data: Data, modules: nn.ModuleDict, x0: Tensor, told: dict[str, Tensor], power: float
+) -> Tensor:
+    unet = modules["decoder"]
+    return denoise_loss(data, x0, lambda x, t: unet(x, t, **told), power, SHIFTED)
 
 
 def _looked_at(data: Data) -> Tensor:

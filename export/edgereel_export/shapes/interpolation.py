@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from .conditions import SHIFTED, Encoders, conditions
 from .data import Data
-from .losses import Component, denoise_loss, frozen
-from .networks import CHECKPOINT, build, weights_file
+from .losses import Component, denoise_loss, frozen, trained
+from .networks import CHECKPOINT, build
 from .world import FRAMES, draw
 
 __all__ = ["given_component", "interpolation_component"]
@@ -112,7 +112,5 @@ def interpolation_component() -> Component:
 
 def given_component() -> Component:
     """↑F once more, given frames of every kind; half of the rows are told no text."""
-    modules = nn.ModuleDict({name: build(name) for name in _NAMES})
-    for name, module in modules.items():
-        module.load_state_dict(load_file(weights_file(name)))
+    modules = nn.ModuleDict({name: trained(name) for name in _NAMES})
     return _component(modules, _varied, 5e-4, silent=0.5, given_seen=0.8)

@@ -16,17 +16,30 @@ from edgereel.levels import alphas_cumprod_cosine
 from .data import Data
 from .networks import build, weights_file
 
-__all__ = ["COSINE", "Component", "denoise_loss", "from_image_model", "frozen", "text_states"]
+__all__ = [
+    "COSINE",
+    "Component",
+    "denoise_loss",
+    "from_image_model",
+    "frozen",
+    "text_states",
+    "trained",
+]
 
 
 COSINE = torch.from_numpy(alphas_cumprod_cosine()).float()
 
 
-def frozen(name: str) -> nn.Module:
+def trained(name: str) -> nn.Module:
     """A network that was trained before, by its folder name."""
     module = build(name)
     module.load_state_dict(load_file(weights_file(name)))
-    return module.eval().requires_grad_(False)
+    return module
+
+
+def frozen(name: str) -> nn.Module:
+    """The same, as it stays."""
+    return trained(name).eval().requires_grad_(False)
 
 
 def from_image_model(name: str, image: str = "unet") -> Any:
